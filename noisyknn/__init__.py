@@ -1,0 +1,23 @@
+"""noisyknn: corrects wrong labels of image data sets with KNN-enhanced deep learning."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noisyknn.pipeline import clean as clean
+    from noisyknn.results import Result as Result
+
+__version__ = "0.1.0"
+__all__ = ["Result", "__version__", "clean"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the library, and torch with it, only when it is used."""
+    if name == "clean":
+        from noisyknn.pipeline import clean
+
+        return clean
+    if name == "Result":
+        from noisyknn.results import Result
+
+        return Result
+    raise AttributeError(f"module 'noisyknn' has no attribute {name!r}")
