@@ -1,0 +1,1 @@
+"""Tables, images and synthetic noise."""

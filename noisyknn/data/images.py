@@ -1,0 +1,260 @@
+"""Image files: finding them, looking at their headers, decoding them into squares of RGB.
+
+Files are untrusted. Whatever is wrong with one becomes an UnreadableImageError with a short reason, and nothing is
+decoded before its header says that it is of bearable size.
+"""
+
+import contextlib
+import errno
+import itertools
+import logging
+import posixpath
+import re
+import stat
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from noisyknn.errors import InputError, first_ten
+
+Fit = Literal["squash", "crop"]
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # rasters only: Pillow runs other programs for EPS
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+_SMALL = 256 * 256  # pixels up to which typical_size decodes an image to see whether it is grey
+_REDUCING_GAP = 2  # how many times larger than asked a cheap first reduction leaves an image
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Without a handler, Python prints Pillow's log of damaged files to standard error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class UnreadableImageError(ValueError):
+    """One image that cannot be decoded; the message is the reason in a few words, without the path."""
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence warnings, which Pillow gives about odd files; to be put once around all threads that decode.
+
+    The filters of Python's warnings belong to the whole process, so threads must not each set their own.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def nothing_readable(total: int, failures: Sequence[str]) -> InputError:
+    """The error to raise when none of `total` images can be read; `failures` are ``path: reason``."""
+    return InputError(f"none of the {total:,} images could be read ({first_ten(failures)}); is --images right?")
+
+
+def evenly_spread(total: int, sample: int) -> npt.NDArray[np.int64]:
+    """At most `sample` distinct indices in ascending order, spread evenly from 0 to ``total - 1``."""
+    return np.linspace(0, total - 1, min(sample, total)).astype(np.int64)
+
+
+def resolve_paths(root: Path, paths: Sequence[str], where: str) -> list[Path]:
+    """The absolute path of each of a table's files, given relative to the folder `root` or absolute and inside it.
+
+    `where` names the table and column in messages. Files need not exist, and links inside the folder may lead
+    anywhere. Raises InputError where `root` is no folder or paths leave it, naming all their rows.
+    """
+    _check_folder(root)
+    base = "/" + posixpath.normpath(root.absolute()).lstrip("/")  # POSIX keeps two leading slashes apart from one
+    inside = tuple(f"{folder}/".replace("//", "/") for folder in (base, root.resolve()))
+    resolved, outside = [], []
+    for row, path in enumerate(paths, 1):
+        # What is checked is what is opened: "link/.." would otherwise mean one folder here and another to the system.
+        target = posixpath.normpath(posixpath.join(base, path))
+        resolved.append(Path(target))
+        if not f"{target}/".startswith(inside):
+            outside.append(f"row {row}: {path!r}")
+    if outside:
+        raise InputError(
+            f"{where}: {len(outside):,} paths lead out of the folder {root} ({first_ten(outside)}); "
+            "give --images a folder that holds all images"
+        )
+    return resolved
+
+
+def _check_folder(root: Path) -> None:
+    try:
+        if not root.is_dir():
+            raise InputError(f"--images {root}: {'not a folder' if root.exists() else 'no such folder'}")
+    except OSError as error:
+        raise InputError(f"--images {root} cannot be looked into: {str(error.strerror).lower()}") from error
+
+
+def decode(path: Path, size: int, fit: Fit) -> npt.NDArray[np.uint8]:
+    """The first frame of an image file as upright RGB on white, (size, size, 3).
+
+    An oblong image is squeezed whole (``squash``) or loses what is outside its centre square (``crop``). An RGB image
+    that is `size` pixels high and wide keeps every bit. Raises UnreadableImageError for anything that cannot be
+    decoded. Pillow may warn as well: see `quiet_pillow`.
+    """
+    with _opened(path) as image:
+        # A JPEG decodes at a half, a quarter or an eighth of its size in a fraction of the time; others ignore this.
+        image.draft(None, (size * _REDUCING_GAP, size * _REDUCING_GAP))
+        rgb = _to_rgb(image)
+        if (turn := _UPRIGHT.get(_orientation(image))) is not None:
+            rgb = rgb.transpose(turn)
+        if fit == "crop":
+            rgb = _centre_square(rgb)
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
+        return np.array(rgb)
+
+
+def typical_size(paths: Sequence[Path], sample: int = 256) -> tuple[int, bool]:
+    """Median short edge in pixels of an even sample of the readable images, and whether all of the sample are grey.
+
+    Looks at headers only, except that small colour images are decoded to see whether their channels differ; large
+    ones count as coloured. Raises InputError where no image at all can be read.
+    """
+    failures: list[str] = []
+    with quiet_pillow():
+        found = list(_glances((paths[i] for i in evenly_spread(len(paths), sample)), failures))
+        if not found:
+            failures.clear()
+            found = list(itertools.islice(_glances(paths, failures), sample))
+    if not found:
+        raise nothing_readable(len(paths), failures)
+    edges, grey = zip(*found, strict=True)
+    return int(np.median(edges)), all(grey)
+
+
+def _glances(paths: Iterable[Path], failures: list[str]) -> Iterator[tuple[int, bool]]:
+    for path in paths:
+        try:
+            glance = _glance(path)
+        except UnreadableImageError as error:
+            failures.append(f"{path}: {error}")
+        else:
+            yield glance
+
+
+def _glance(path: Path) -> tuple[int, bool]:
+    """Short edge in pixels, and whether the image is grey as far as that is cheap to know."""
+    with _opened(path) as image:
+        edge = min(image.size)
+        if image.mode in _GREY_MODES or image.mode.startswith("I;"):
+            return edge, True
+        if image.width * image.height > _SMALL:
+            return edge, False
+        pixels = np.asarray(_to_rgb(image))
+        return edge, bool((pixels == pixels[..., :1]).all())
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """An image whose header was read and found bearable; whatever fails inside becomes UnreadableImageError."""
+    try:
+        _check_file(path)
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:
+                raise UnreadableImageError(_too_many(pixels))
+            yield image
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # on damaged files, Pillow's plug-ins raise nearly everything there is
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except ValueError as error:  # a NUL byte, or letters that the file system cannot spell
+        raise UnreadableImageError("no file can have this name") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableImageError("a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise UnreadableImageError("not a regular file")
+    if status.st_size == 0:
+        raise UnreadableImageError("zero bytes")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        told = re.search(r"\d+", str(error))
+        return _too_many(int(told.group()) if told else None)
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.errno:
+        known = {
+            errno.ENOENT: "no such file",
+            errno.ENOTDIR: "no such file",
+            errno.EACCES: "no permission to read it",
+            errno.EPERM: "no permission to read it",
+            errno.EINVAL: "truncated or damaged",  # its header points to before its beginning
+        }
+        return known.get(error.errno, str(error.strerror).lower())
+    return "truncated or damaged"
+
+
+def _too_many(pixels: int | None) -> str:
+    counted = "too many" if pixels is None else f"{pixels:,}"
+    return f"{counted} pixels; at most {Image.MAX_IMAGE_PIXELS:,} are decoded"
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata, whatever it makes Pillow raise, does not damage the picture
+        return 1
+
+
+def _centre_square(image: Image.Image) -> Image.Image:
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    return image.crop((left, top, left + edge, top + edge))
+
+
+def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bit(image)).convert("RGB")
+    if image.has_transparency_data:
+        # On black, Pillow's own choice, black glyphs on a transparent ground would vanish.
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: ImageFile.ImageFile) -> npt.NDArray[np.uint8]:
+    """Greys of 16 or 32 bits, (H, W), scaled to 0..255; Pillow's own conversion clips them."""
+    values = np.asarray(image).astype(np.float32)
+    low, high = _grey_range(image, values)
+    scaled = np.nan_to_num((values - low) * np.float32(255 / (high - low)))
+    grey: npt.NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return grey
+
+
+def _grey_range(image: ImageFile.ImageFile, values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """What is black and what is white.
+
+    Numbers of 32 bits do not say. They are taken as reaching to 1 (floats only), 255 or 65,535, the first that holds
+    them all, so that most images of a set are scaled alike; what fits none is stretched from its least to its largest.
+    """
+    if image.mode.startswith("I;") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return 0.0, 65_535.0  # older Pillow opens greys of 16 bits as 32
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    for white in (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0):
+        if low >= 0 and high <= white:
+            return 0.0, white
+    return low, max(high, low + 1e-6)

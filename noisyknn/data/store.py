@@ -1,0 +1,184 @@
+"""All images of a run, decoded once into one array: in memory where they fit, else in a memory-mapped file."""
+
+import contextlib
+import functools
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from noisyknn.data.images import Fit, UnreadableImageError, decode, evenly_spread, nothing_readable, quiet_pillow
+from noisyknn.errors import InputError, MachineError
+
+FILE_NAME = "images.u8"
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_ROWS_PER_TASK = 16  # few enough for a smooth progress bar, enough that handing out tasks costs nothing
+_GPU_SHARE = 0.6  # of a GPU's free memory; the rest is for the network
+_STATISTICS_SAMPLE = 4096
+_LEAST_STD = 1e-3  # blank images must not be divided by zero
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageStore:
+    """N decoded images of S x S pixels, row for row those of the table."""
+
+    images: npt.NDArray[np.uint8]
+    """(N, S, S, 3) RGB; zeros where an image could not be read."""
+    readable: npt.NDArray[np.bool_]
+    """(N,) whether each image could be read."""
+    reasons: dict[int, str]
+    """Why not, by row (counted from 0), in ascending order."""
+
+    def tensor(self, device: torch.device) -> torch.Tensor:
+        """The images (N, S, S, 3) uint8, on `device` if that is a GPU with room for them, else in host memory.
+
+        In host memory it is a view of the store, not a copy; callers then move each batch.
+        """
+        host = torch.from_numpy(self.images)
+        if device.type == "cuda" and self.images.nbytes <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return host.to(device)
+        return host
+
+    def mean_std(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean and standard deviation of each channel, (3,) and (3,), of pixel values from 0 to 1.
+
+        Over the readable images among `rows`, or an even sample of 4096 of them. Raises InputError if there are none.
+        """
+        chosen = rows[self.readable[rows]]
+        if not len(chosen):
+            raise InputError(f"none of the {len(rows):,} images of these rows could be read; is --images right?")
+        chosen = chosen[evenly_spread(len(chosen), _STATISTICS_SAMPLE)]
+        counts = np.zeros((3, 256), dtype=np.int64)
+        for row in chosen:
+            for channel in range(3):
+                counts[channel] += np.bincount(self.images[row, ..., channel].ravel(), minlength=256)
+        levels, weights = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
+        mean = weights @ levels
+        std = np.sqrt((weights * np.square(levels - mean[:, None])).sum(axis=1)).clip(_LEAST_STD)
+        return mean.astype(np.float32), std.astype(np.float32)
+
+
+def decode_all(
+    paths: Sequence[Path],
+    size: int,
+    fit: Fit,
+    folder: Path,
+    advance: Callable[[int], None] | None = None,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+) -> ImageStore:
+    """Decode N images, each once, into a store of `size` x `size` pixels.
+
+    `advance` is called in this thread with the number of images done since its last call. `workers` threads decode, by
+    default one per usable core. Above `memory_limit` bytes, by default half of what is available, the images lie in
+    the file ``images.u8`` of `folder`.
+
+    Raises InputError where no image can be read, MachineError where the file cannot be made.
+    """
+    images = _allocate((len(paths), size, size, 3), folder, memory_limit)
+    stopped = threading.Event()
+    work = functools.partial(_decode_rows, images, paths, fit, stopped)
+    reasons: dict[int, str] = {}
+    workers = workers or _usable_cores()
+    with quiet_pillow(), ThreadPoolExecutor(workers) as pool:
+        try:
+            for rows, failed in _tasks(pool, work, len(paths), in_flight=2 * workers):
+                reasons |= failed
+                if advance is not None:
+                    advance(len(rows))
+        finally:
+            stopped.set()  # so that Ctrl-C waits for no more than the image at hand
+    if len(reasons) == len(paths):
+        raise nothing_readable(len(paths), [f"{paths[row]}: {reasons[row]}" for row in sorted(reasons)])
+    readable = np.ones(len(paths), dtype=np.bool_)
+    readable[list(reasons)] = False
+    return ImageStore(images=images, readable=readable, reasons=dict(sorted(reasons.items())))
+
+
+def _decode_rows(
+    images: npt.NDArray[np.uint8], paths: Sequence[Path], fit: Fit, stopped: threading.Event, rows: range
+) -> dict[int, str]:
+    """Fill `rows` of `images` (N, S, S, 3) until `stopped`; the reasons of those that cannot be read, by row."""
+    failed = {}
+    for row in rows:
+        if stopped.is_set():
+            break
+        try:
+            images[row] = decode(paths[row], images.shape[1], fit)
+        except UnreadableImageError as error:
+            images[row] = 0
+            failed[row] = str(error)
+    return failed
+
+
+def _tasks(
+    pool: ThreadPoolExecutor, work: Callable[[range], dict[int, str]], total: int, in_flight: int
+) -> Iterator[tuple[range, dict[int, str]]]:
+    """Chunks of rows with their results, as they get done; never more than `in_flight` of them wait or run."""
+    chunks = (range(start, min(start + _ROWS_PER_TASK, total)) for start in range(0, total, _ROWS_PER_TASK))
+    pending: dict[Future[dict[int, str]], range] = {}
+    while True:
+        for rows in itertools.islice(chunks, in_flight - len(pending)):
+            pending[pool.submit(work, rows)] = rows
+        if not pending:
+            return
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            yield pending.pop(future), future.result()
+
+
+def _allocate(shape: tuple[int, int, int, int], folder: Path, memory_limit: int | None) -> npt.NDArray[np.uint8]:
+    size = int(np.prod(shape, dtype=np.int64))
+    if size <= (available_memory() // 2 if memory_limit is None else memory_limit):
+        return np.empty(shape, dtype=np.uint8)
+    path = folder / FILE_NAME
+    try:
+        with path.open("wb") as file:
+            _reserve(file.fileno(), size)
+        return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()  # what could be taken of a full disk
+        raise MachineError(
+            f"{path} cannot be made: {str(error.strerror).lower()}; {shape[0]:,} images of {shape[1]} x {shape[2]} "
+            f"pixels need {size / 1e9:.1f} GB there; free some space or choose a smaller --image-size"
+        ) from error
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Give a file its size with all its blocks: a disk that fills up under a mapped file kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS
+        os.ftruncate(descriptor, size)
+
+
+def available_memory() -> int:
+    """Bytes that can be used without swapping: those of the machine, or of the container if it allows fewer."""
+    try:
+        fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
+        machine = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(machine, _container_memory())
+
+
+def _container_memory() -> int:
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        fields = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+    except OSError:
+        return sys.maxsize
+    return sys.maxsize if limit == "max" else max(int(limit) - int(fields["anon"]), 0)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
