@@ -1,0 +1,68 @@
+"""Reads safetensors files and puts state dicts into networks."""
+
+from collections import OrderedDict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from noisyknn.errors import InputError, first_ten
+from noisyknn.models.tap import head_name
+from noisyknn.models.torchvision_models import adapt_state
+
+
+def read_safetensors(path: Path) -> tuple["OrderedDict[str, Tensor]", dict[str, str]]:
+    """Tensors and metadata of a safetensors file; raises InputError for anything else."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (--weights takes a .safetensors file or DEFAULT)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118  # no mapping
+            return tensors, file.metadata() or {}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a safetensors file ({error}); convert a PyTorch file with "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT)"
+        ) from error
+
+
+def load_state(net: nn.Module, state: "OrderedDict[str, Tensor]", *, source: str, name: str) -> None:
+    """Put `state` into `net`, network `name`; a head of another number of classes stays as it was initialised.
+
+    Raises InputError, naming some of them, for tensors that are missing, too many or of another shape.
+    """
+    try:
+        adapt_state(net, state)
+    except ValueError as error:
+        raise InputError(f"{source} does not fit {name}: {error}") from error
+    own = net.state_dict()
+    _keep_own_head(own, state, head_name(net))
+    wrong = [
+        f"{key} is {_shape(state[key])}, not {_shape(tensor)}"
+        for key, tensor in own.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if not wrong:
+        if not hasattr(state, "_metadata"):
+            # safetensors keeps no module versions, and MNASNet refuses to load without; ours is the present one.
+            state._metadata = {"": {"version": net._version}}  # type: ignore[attr-defined]
+        result = net.load_state_dict(state, strict=False)
+        wrong = [f"{key} is missing" for key in result.missing_keys]
+        wrong += [f"{key} is unexpected" for key in result.unexpected_keys]
+    if wrong:
+        raise InputError(
+            f"{source} does not fit {name}: {first_ten(wrong)}; give the --backbone and --width it was made with"
+        )
+
+
+def _keep_own_head(own: dict[str, Tensor], state: dict[str, Tensor], head: str) -> None:
+    """Where the heads differ in nothing but the number of classes, put our own one into `state`."""
+    ours, theirs = own[f"{head}.weight"], state.get(f"{head}.weight")
+    if theirs is not None and theirs.shape[1:] == ours.shape[1:] and len(theirs) != len(ours):
+        state.update({key: own[key] for key in (f"{head}.weight", f"{head}.bias")})
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
