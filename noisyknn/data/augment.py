@@ -1,0 +1,103 @@
+"""Random augmentation as batched functions on the device, from uint8 images to normalised floats.
+
+Shapes: N samples, stored images of S x S pixels, B images of a batch, P x P pixels that the network sees.
+Every function draws from the generator it is given, so a batch depends on nothing else.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from noisyknn.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The stored images and how to turn a batch of them into the network's input."""
+
+    images: Tensor
+    """(stored, S, S, 3) uint8, on the device or in host memory."""
+    rows: Tensor
+    """(N,) where each sample's image is among the stored ones; unreadable images are stored but no samples."""
+    mean: Tensor
+    """(3,) of pixel values from 0 to 1, on the device."""
+    std: Tensor
+    """(3,)"""
+    size: int
+    """P, height and width that the network sees."""
+
+    def plain(self, samples: Tensor) -> Tensor:
+        """The centre crops of these samples (B,), normalised: (B, 3, P, P) float32, channels last in memory."""
+        margin = (self.images.shape[1] - self.size) // 2
+        rows = self.rows[samples].to(self.images.device)
+        batch = self.images[rows, margin : margin + self.size, margin : margin + self.size]
+        return self._normalised(batch.to(self.mean.device, torch.float32) / 255)
+
+    def augmented(self, samples: Tensor, config: Config, generator: torch.Generator) -> Tensor:
+        """Random crop, flip, affine map and colour jitter of these samples (B,): (B, 3, P, P), channels last."""
+        batch = crop_and_flip(self.images, self.rows[samples], self.size, config.crop_padding, config.flip, generator)
+        batch = batch.to(self.mean.device, torch.float32) / 255
+        if config.jitter > 0:
+            batch = color_jitter(batch, config.jitter, generator)
+        batch = self._normalised(batch)
+        if config.rotation > 0 or config.translation > 0:
+            batch = affine(batch, config.rotation, config.translation, generator)
+        return batch
+
+    def _normalised(self, batch: Tensor) -> Tensor:
+        """(B, P, P, 3) from 0 to 1 as (B, 3, P, P) of zero mean and unit variance; no copy, the strides stay."""
+        return ((batch - self.mean) / self.std).permute(0, 3, 1, 2)
+
+
+def crop_and_flip(
+    images: Tensor, rows: Tensor, size: int, padding: int, flip: bool, generator: torch.Generator
+) -> Tensor:
+    """Crops (B, P, P, 3) at random places of stored images (N, S, S, 3), half of them mirrored; padded by reflection.
+
+    One gather does all of it: picking the rows, cropping, mirroring and padding are only indices.
+    """
+    stored, count, device = images.shape[1], len(rows), images.device
+    rows = rows.to(device)
+    free = stored + 2 * padding - size  # places a crop can start at, less one
+    starts = (
+        torch.randint(0, free + 1, (2, count, 1), generator=generator, device=generator.device).to(device) - padding
+    )
+    line = torch.arange(size, device=device)
+    down, across = starts[0] + line, starts[1] + line  # (B, P)
+    if flip:
+        mirrored = torch.rand(count, 1, generator=generator, device=generator.device).to(device) < 0.5
+        across = torch.where(mirrored, across.flip(1), across)
+    down, across = (_reflected(place, stored) for place in (down, across))
+    return images[rows[:, None, None], down[:, :, None], across[:, None, :]]
+
+
+def _reflected(place: Tensor, length: int) -> Tensor:
+    """Indices outside 0 to length - 1 folded back at the borders, which are not repeated."""
+    period = max(1, 2 * (length - 1))
+    place = place.remainder(period)
+    return torch.minimum(place, period - place) if length > 1 else place * 0
+
+
+def affine(batch: Tensor, rotation: float, translation: float, generator: torch.Generator) -> Tensor:
+    """Rotate (B, C, P, P) by up to `rotation` degrees and shift by up to `translation` of its size, zeros coming in."""
+    draws = torch.rand(3, len(batch), generator=generator, device=generator.device).to(batch.device) * 2 - 1
+    angle = draws[0] * math.radians(rotation)
+    shift = draws[1:] * translation * 2  # grid coordinates run from -1 to 1
+    cosine, sine = angle.cos(), angle.sin()
+    top, bottom = torch.stack([cosine, -sine, shift[0]], 1), torch.stack([sine, cosine, shift[1]], 1)
+    grid = F.affine_grid(torch.stack([top, bottom], 1), list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, align_corners=False).contiguous(memory_format=torch.channels_last)
+
+
+def color_jitter(batch: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Scale brightness, contrast and saturation of (B, P, P, 3), values 0 to 1, by factors of 1 ± `strength`."""
+    draws = torch.rand(3, len(batch), 1, 1, 1, generator=generator, device=generator.device).to(batch.device)
+    bright, contrast, saturation = 1 + strength * (draws * 2 - 1)
+    grey = batch.new_tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as in torchvision
+    batch = batch * bright
+    average = (batch @ grey).mean((1, 2))[:, None, None, None]
+    batch = torch.lerp(average, batch, contrast)
+    return torch.lerp((batch @ grey)[..., None], batch, saturation).clamp(0, 1)

@@ -1,0 +1,9 @@
+"""Methods of label correction, one file each; a new one is a file, its tests and a line below."""
+
+from collections.abc import Mapping
+
+from noisyknn.methods.base import Method
+from noisyknn.methods.iterknn import iterknn
+from noisyknn.methods.selknn import selknn
+
+METHODS: Mapping[str, Method] = {"iterknn": iterknn, "selknn": selknn}

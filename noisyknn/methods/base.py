@@ -1,0 +1,95 @@
+"""Algorithm 1 of the paper: train, correct, train again on the corrected labels.
+
+Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels. Symbols: N samples, D features, C classes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from noisyknn.config import Config
+from noisyknn.neighbors.base import Search
+from noisyknn.training.episode import Trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What one label correction found."""
+
+    labels: Tensor
+    """(N,) corrected labels ŷ', class indices."""
+    confidence: Tensor
+    """(N,) share of the neighbours that have the corrected label."""
+    given_score: Tensor
+    """(N,) share of the neighbours that have the given label; 0 where none was given."""
+    references: Tensor
+    """(R,) rows that voted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One finished round of Algorithm 1."""
+
+    index: int
+    """0 for the first."""
+    gamma: float
+    """Weight of the given labels while it was trained."""
+    cumulative_loss: Tensor
+    """As in Trained."""
+    correction: Correction
+
+
+class Train(Protocol):
+    """Trains a network anew from its initial weights (Algorithm 1, lines 3 to 8)."""
+
+    def __call__(self, labels: Tensor, gamma: float, episode: int) -> Trained:
+        """Train on the loss of Eq. 7: current labels (N,), -1 for none, mixed with the given ones by gamma."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a method works on."""
+
+    given_labels: Tensor
+    """(N,) given labels ỹ, class indices; -1 for a sample without a label."""
+    classes: int
+    config: Config
+    train: Train
+    search: Search
+
+
+class Method(Protocol):
+    """Corrects labels in episodes."""
+
+    def __call__(self, task: Task, last: Episode | None) -> Iterator[Episode]:
+        """Yield each episode as it ends; go on after `last` where a run is resumed."""
+        ...
+
+
+Correct = Callable[[Task, Tensor, Trained, int], Correction]
+"""Corrects the current labels (N,) after the episode of that index."""
+
+
+def iterate(task: Task, correct: Correct, last: Episode | None) -> Iterator[Episode]:
+    """Algorithm 1, lines 1 to 11; line 13, the training on the final labels, is the pipeline's."""
+    labels = task.given_labels if last is None else last.correction.labels  # line 1
+    for index in range(0 if last is None else last.index + 1, task.config.episodes):  # line 2
+        gamma = gamma_of(task.config, index)  # line 10
+        trained = task.train(labels, gamma, index)  # lines 3 to 8
+        correction = correct(task, labels, trained, index)  # line 9
+        yield Episode(index=index, gamma=gamma, cumulative_loss=trained.cumulative_loss, correction=correction)
+        labels = correction.labels
+
+
+def gamma_of(config: Config, episode: int) -> float:
+    """Weight of the given labels in the episode of that index (line 10: decayed after each)."""
+    return config.gamma / config.gamma_decay**episode
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Rows (R,) that have a label."""
+    return torch.nonzero(labels >= 0)[:, 0]

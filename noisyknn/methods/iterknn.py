@@ -1,0 +1,29 @@
+"""IterKNN, Algorithm 2 of the paper: every sample is a reference, and every label is voted on.
+
+Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Sections 3.3 and 3.4, Eq. 4. Where the paper is
+silent: the vote is unweighted, a sample is not its own neighbour, and a sample without a label does not vote.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from noisyknn.methods.base import Correction, Episode, Task, iterate, labelled
+from noisyknn.neighbors.vote import poll
+from noisyknn.training.episode import Trained
+
+
+def iterknn(task: Task, last: Episode | None) -> Iterator[Episode]:
+    """Algorithm 1 with the label correction of Algorithm 2."""
+    return iterate(task, label_correction, last)
+
+
+def label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:  # noqa: ARG001
+    """Algorithm 2: each label of (N,) becomes the majority among its k nearest neighbours' current labels."""
+    references = labelled(labels)
+    votes = poll(
+        trained.features, references, labels, task.given_labels, task.config.k, task.search, task.classes
+    )  # lines 3 to 7
+    return Correction(
+        labels=votes.winner, confidence=votes.winner_share, given_score=votes.given_share, references=references
+    )
