@@ -1,0 +1,53 @@
+"""The command line: each command declares its options, calls the library once, and prints."""
+
+from typing import Annotated
+
+import typer
+
+from noisyknn import __version__
+from noisyknn.cli.clean import clean
+from noisyknn.cli.common import guarded
+from noisyknn.cli.demo import demo
+from noisyknn.cli.doctor import doctor
+from noisyknn.cli.evaluate import evaluate
+from noisyknn.cli.inject_noise import inject_noise
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a fault of the tool or the machine; 2 wrong usage; 3 the input data cannot be used; "
+    "4 a gate failed (the table is still written); 130 interrupted."
+)
+
+app = typer.Typer(
+    name="noisyknn",
+    help="Corrects wrong labels of image data sets with KNN-enhanced deep learning.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("clean", epilog=EXIT_CODES)(guarded(clean))
+app.command("inject-noise", epilog=EXIT_CODES)(guarded(inject_noise))
+app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
+app.command("demo", epilog=EXIT_CODES)(guarded(demo))
+app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"noisyknn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the console script: typer reports wrong usage, `guarded` every other error; ends the process."""
+    app()

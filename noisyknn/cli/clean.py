@@ -1,0 +1,158 @@
+"""noisyknn clean: the main job."""
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from noisyknn.cli.common import (
+    STANDARD_STREAM,
+    DebugOption,
+    FormatOption,
+    QuietOption,
+    show_table,
+    sink,
+    source,
+)
+from noisyknn.cli.terminal import Terminal
+
+
+def clean(
+    images: Annotated[Path, typer.Option(help="Folder of the images.")],
+    labels: Annotated[Path, typer.Option(help="Table of paths and labels: CSV, Parquet, or - for standard input.")],
+    out: Annotated[Path, typer.Option(help="Where the table goes with its new columns; - for standard output.")],
+    path_column: Annotated[
+        str | None,
+        typer.Option(help="Column of paths within --images; path, filename, file or image if not given."),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of labels; noisy_label, given_label or label if not given.")
+    ] = None,
+    truth_column: Annotated[
+        str | None, typer.Option(help="Column of true labels, for benchmarks: reported on, never learnt from.")
+    ] = None,
+    table_format: FormatOption = None,
+    method: Annotated[
+        Literal["selknn", "iterknn"] | None,
+        typer.Option(help="selknn: labels of small loss vote; iterknn: all labels vote.  [default: selknn]"),
+    ] = None,
+    preset: Annotated[
+        Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"],
+        typer.Option(help="Where settings start from: auto looks at data and device, the others are the paper's."),
+    ] = "auto",
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; overrides the preset.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier."),
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on the channels of noisyknn's own backbones.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="DEFAULT (torchvision's download) or a .safetensors file to start from.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Stage that features are taken from.  [default: last convolutional stage]")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels that the network sees.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate: the initial, or a one-cycle's largest.")] = None,
+    loss: Annotated[
+        Literal["ce", "sce"] | None, typer.Option(help="Cross-entropy, or symmetric cross-entropy.")
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
+    gamma_decay: Annotated[
+        float | None, typer.Option(help="What the weight of the given labels is divided by after each episode.")
+    ] = None,
+    reference_start: Annotated[
+        float | None, typer.Option(help="Share of each class that votes in the first episode (selknn), 0 to 1.")
+    ] = None,
+    reference_step: Annotated[
+        float | None, typer.Option(help="What that share grows by after each episode, until 1.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.  [default: auto]")] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="auto takes bf16 where the device computes it natively.  [default: auto]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run's manifest, history and state.  [default: cache, until done]"),
+    ] = None,
+    save_model: Annotated[
+        Path | None, typer.Option(help="Train once more on the corrected labels and save the model (.safetensors).")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the figures of the run as JSON.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace output files, and start a finished --run-dir anew.")
+    ] = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+) -> None:
+    """Correct wrong labels: the same table comes out with corrected_label, confidence and more.
+
+    Killed or interrupted, the same command goes on where it stopped.
+    """
+    given: dict[str, Any] = {
+        "method": method,
+        "backbone": backbone,
+        "width": width,
+        "weights": weights,
+        "layer": layer,
+        "image_size": image_size,
+        "episodes": episodes,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "loss": loss,
+        "k": k,
+        "gamma_decay": gamma_decay,
+        "reference_start": reference_start,
+        "reference_step": reference_step,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
+    with Terminal(quiet=quiet) as terminal:
+        from noisyknn.pipeline import clean as run  # torch takes a second or two: only now, when it is needed
+
+        result = run(
+            images,
+            source(labels),
+            out=sink(out),
+            path_column=path_column,
+            label_column=label_column,
+            truth_column=truth_column,
+            table_format=table_format,
+            preset=preset,
+            config=config,
+            run_dir=run_dir,
+            save_model=save_model,
+            summary=summary,
+            overwrite=overwrite,
+            observer=terminal,
+            **settings,
+        )
+    if not quiet:
+        _show(result.summary, out)
+
+
+def _show(summary: dict[str, Any], out: Path) -> None:
+    """Print what became of the rows, on standard error."""
+    from rich.table import Table
+
+    title = f"{summary['rows']:,} rows in {summary['seconds']:.0f} s"
+    table = Table("status", "rows", "share", title=title, title_justify="left")
+    for status, count in summary["status"].items():
+        table.add_row(status, f"{count:,}", f"{count / summary['rows']:.2%}")
+    for name, value in summary.get("truth", {}).items():
+        table.add_row(name.replace("_", " "), "", f"{value:.2%}")
+    show_table(table, stderr=True)
+    if out != STANDARD_STREAM:
+        from noisyknn.cli.common import note
+
+        note(f"wrote {out}")

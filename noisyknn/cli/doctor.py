@@ -1,0 +1,41 @@
+"""noisyknn doctor: what this machine offers, and what `clean` would choose on it."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from noisyknn.cli.common import DebugOption, show_table
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+) -> None:
+    """Show processor, memory, GPUs and libraries, and what clean would choose on them."""
+    from noisyknn.machine import examine
+
+    report = examine()
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+
+    from rich.table import Table
+
+    table = Table("what", "found", title="This machine", title_justify="left")
+    cpu = report["cpu"]
+    table.add_row("processor", f"{cpu['machine']}, {cpu['usable_cores']} cores, {cpu['vector_instructions']}")
+    table.add_row("bf16 instructions", ", ".join(cpu["bf16_instructions"]) or "none: training takes fp32")
+    table.add_row("memory", f"{report['memory_available_gib']} GiB available")
+    table.add_row("GPU", "; ".join(map(_gpu, report["gpus"])) or "none that torch can use")
+    for name, version in report["versions"].items():
+        table.add_row(name, version or "not installed")
+    show_table(table)
+    choices = Table("setting", "choice", title="clean on 20,000 colour images of 32 pixels", title_justify="left")
+    for name, choice in report["choices"].items():
+        choices.add_row(name, str(choice))
+    show_table(choices)
+
+
+def _gpu(gpu: dict[str, Any]) -> str:
+    return f"{gpu['name']}, {gpu['free_gib']} of {gpu['memory_gib']} GiB free, bf16 {'yes' if gpu['bf16'] else 'no'}"

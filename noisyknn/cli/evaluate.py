@@ -1,0 +1,124 @@
+"""noisyknn evaluate: how good a correction was, measured against the true labels."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noisyknn.cli.common import STANDARD_STREAM, DebugOption, FormatOption, note, show_table, source
+from noisyknn.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from noisyknn.data.corrected import CorrectedTable
+
+EXPLAINED = {
+    "rows": "rows of the table",
+    "evaluated_rows": "rows whose true label is known; the figures below are of these",
+    "given_accuracy": "given label right",
+    "recovery": "corrected label right",
+    "broken": "given label right, corrected label wrong",
+    "fixed": "given label wrong or empty, corrected label right",
+    "precision": "of the labels flagged as issues, those that are wrong",
+    "recall": "of the wrong labels, those flagged as issues",
+    "f1": "harmonic mean of precision and recall",
+    "auroc": "chance that label_score is lower for a wrong label than for a right one",
+}
+
+
+def evaluate(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Table that noisyknn clean wrote: CSV, Parquet, or - for stdin.")
+    ],
+    truth_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the true labels (with --truth, if not clean_label, true_label or label)."),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Table of true labels, joined by path; without it TABLE itself has them.")
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the labels before correction; noisy_label, given_label or label if not given."),
+    ] = None,
+    path_column: Annotated[
+        str | None, typer.Option(help="Column of paths in both tables; path, filename, file or image if not given.")
+    ] = None,
+    table_format: FormatOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, a figure that is not defined being null.")
+    ] = False,
+    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+) -> None:
+    """Compare corrected labels with the true ones and print what was won and lost."""
+    if truth is None and truth_column is None:
+        raise UsageError("where are the true labels? Name their column with --truth-column or their table with --truth")
+    if truth is None and path_column is not None:
+        raise UsageError("--path-column is for joining the table of --truth; without --truth remove it")
+    if truth == table == STANDARD_STREAM:
+        raise UsageError("only one of TABLE and --truth can be standard input")
+
+    from noisyknn import metrics
+    from noisyknn.data.corrected import read_corrected
+
+    columns = read_corrected(
+        source(table),
+        truth_column=truth_column,
+        truth_source=None if truth is None else source(truth),
+        label_column=label_column,
+        path_column=path_column,
+        chosen_format=table_format,
+    )
+    result = metrics.evaluate(
+        columns.truth, columns.given, columns.corrected, is_issue=columns.is_issue, label_score=columns.label_score
+    )
+    _note_what_is_missing(columns)
+    figures = dataclasses.asdict(result)
+    for one_class in figures["per_class"]:
+        one_class["label"] = columns.classes[one_class["label"]]
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        show_table(_overall_table(figures))
+        show_table(_class_table(figures["per_class"]))
+
+
+def _note_what_is_missing(columns: "CorrectedTable") -> None:
+    if columns.is_issue is None:
+        note("the table has no column is_label_issue: precision, recall and f1 are not known")
+    if columns.label_score is None:
+        note("the table has no column label_score: auroc is not known")
+    if not set(columns.truth.tolist()) & {*columns.given.tolist(), *columns.corrected.tolist()} - {-1}:
+        truth = columns.classes[int(columns.truth.max())]
+        corrected = columns.classes[int(columns.corrected.max())]
+        note(f"no true label occurs among the others; is {truth!r} the same kind of label as {corrected!r}?")
+
+
+def _overall_table(figures: Mapping[str, object]) -> "Table":
+    from rich.table import Table
+
+    table = Table("figure", "value", "meaning")
+    for name, meaning in EXPLAINED.items():
+        table.add_row(name, _shown(figures[name]), meaning)
+    return table
+
+
+def _class_table(per_class: Sequence[Mapping[str, object]]) -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*per_class[0], title="By true class")
+    for one_class in per_class:
+        table.add_row(*(escape(_shown(value)) for value in one_class.values()))
+    return table
+
+
+def _shown(value: object) -> str:
+    """A figure for people; a label or a count as it is."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,139 @@
+"""noisyknn inject-noise: add a column of synthetically wrong labels to a table of right ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from noisyknn.cli.common import (
+    STANDARD_STREAM,
+    DebugOption,
+    FormatOption,
+    OverwriteOption,
+    QuietOption,
+    check_outputs,
+    note,
+    show_table,
+    sink,
+    source,
+    write_json,
+)
+from noisyknn.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from noisyknn.data.noise import Matrix
+    from noisyknn.data.table import Label
+
+NOISY_COLUMN = "noisy_label"
+LARGEST_SHOWN_MATRIX = 20
+
+Noise = Literal["symmetric", "uniform", "asymmetric", "matrix"]
+
+
+def inject_noise(
+    labels: Annotated[Path, typer.Option(help="Table with the right labels: CSV, Parquet, or - for standard input.")],
+    out: Annotated[Path, typer.Option(help="Where the table goes with the new column noisy_label; - for stdout.")],
+    noise: Annotated[
+        Noise,
+        typer.Option(
+            help="symmetric: flips to one of the other classes; uniform: draws from all classes; "
+            "asymmetric: flips along --map; matrix: draws by --matrix."
+        ),
+    ],
+    rate: Annotated[float | None, typer.Option(help="Probability of a flip (of a draw, if uniform), 0 to 1.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws; the same seed gives the same labels.")] = 0,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the right labels; clean_label or label if not given.")
+    ] = None,
+    map_: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            help="What asymmetric noise flips to: mnist, cifar10, cifar100, cifar100-superclass, or a file "
+            "(JSON object, or CSV with the columns from,to).",
+        ),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(help="CSV of probabilities: a row per true class, a column per given class, names on both."),
+    ] = None,
+    table_format: FormatOption = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the realised rate and matrix as JSON.")] = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+) -> None:
+    """Add a column noisy_label in which some labels are wrong, drawn from a seed."""
+    _check_options(noise, rate, map_, matrix)
+    if summary == STANDARD_STREAM:
+        raise UsageError("--summary takes a file")
+    map_file = None if map_ is None else Path(map_)
+    check_outputs({"--out": out, "--summary": summary}, [labels, map_file, matrix], overwrite=overwrite)
+
+    from noisyknn.data.noise import inject, noisy_column, realised_matrix, realised_rate
+    from noisyknn.data.table import encode_labels, find_column, read_table, write_table
+
+    table = read_table(source(labels), chosen_format=table_format)
+    if NOISY_COLUMN in table.frame.columns:
+        raise InputError(f"{table.name} has a column {NOISY_COLUMN!r} already; rename or remove it")
+    column = find_column(table, ("clean_label", "label"), label_column, "--label-column")
+    classes, true = encode_labels(table, column)
+    noisy = inject(true, _transition(noise, classes, rate, map_, matrix), seed)
+    cells = noisy_column(table.frame[column], true, noisy)
+    write_table(table.frame.assign(**{NOISY_COLUMN: cells}), sink(out), chosen_format=table_format)
+
+    changed, shares = realised_rate(true, noisy), realised_matrix(true, noisy, len(classes))
+    if summary is not None:
+        figures = {"noise": noise, "rate": rate, "seed": seed, "rows": len(true), "realised_rate": changed}
+        write_json(summary, figures | {"classes": classes, "realised_matrix": shares.tolist()})
+    if not quiet:
+        note(f"{changed:.2%} of the labels changed")
+        show_table(_matrix_table(classes, shares), stderr=True)
+
+
+def _check_options(noise: Noise, rate: float | None, map_: str | None, matrix: Path | None) -> None:
+    """Raise UsageError where an option that the noise needs is missing, or one that it does not use is given."""
+    for option, value, users in (
+        ("--rate", rate, ("symmetric", "uniform", "asymmetric")),
+        ("--map", map_, ("asymmetric",)),
+        ("--matrix", matrix, ("matrix",)),
+    ):
+        if noise in users and value is None:
+            raise UsageError(f"--noise {noise} needs {option}")
+        if noise not in users and value is not None:
+            raise UsageError(f"--noise {noise} does not use {option}; remove it (it is for {', '.join(users)})")
+
+
+def _transition(
+    noise: Noise, classes: Sequence["Label"], rate: float | None, map_: str | None, matrix: Path | None
+) -> "Matrix":
+    from noisyknn.data.noise import transition_matrix
+    from noisyknn.data.noise_sources import read_map, read_matrix
+
+    if noise == "matrix":
+        assert matrix is not None  # _check_options saw to it
+        return read_matrix(matrix, classes)
+    assert rate is not None
+    return transition_matrix(noise, classes, rate, None if map_ is None else read_map(map_, classes))
+
+
+def _matrix_table(classes: Sequence["Label"], shares: "Matrix") -> "Table":
+    """The realised matrix, or only its largest flips where the whole would not fit a screen."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from noisyknn.data.noise import largest_flips
+
+    names = [escape(str(label)) for label in classes]  # or rich would take a class "[b]" as markup
+    if len(names) <= LARGEST_SHOWN_MATRIX:
+        table = Table("true / noisy", *names, title="Realised transition matrix")
+        for name, row in zip(names, shares.tolist(), strict=True):
+            table.add_row(name, *(f"{share:.3f}" for share in row))
+    else:
+        table = Table("true", "noisy", "share", title="The ten largest flips")
+        for true, noisy, share in largest_flips(shares, 10):
+            table.add_row(names[true], names[noisy], f"{share:.3f}")
+    return table

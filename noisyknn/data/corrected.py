@@ -1,0 +1,153 @@
+"""A corrected table beside the true labels: the columns that tell how good the correction was, as arrays."""
+
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from noisyknn.data.noise_sources import label_text
+from noisyknn.data.table import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    Format,
+    Label,
+    Table,
+    encode_labels,
+    find_column,
+    read_table,
+)
+from noisyknn.errors import InputError, UsageError, first_ten
+
+Source = Path | BinaryIO | pd.DataFrame
+Codes = npt.NDArray[np.int64]
+T = TypeVar("T")
+TRUTH_COLUMNS = ("clean_label", "true_label", "label")  # of a file of truths; in a corrected table "label" is the given
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedTable:
+    """N rows of a corrected table; labels are indices into `classes`, -1 where there is none."""
+
+    classes: list[Label]
+    """Every label of the three columns once, those of the truth first and in ascending order."""
+    truth: Codes
+    """(N,) true labels."""
+    given: Codes
+    """(N,) labels before the correction."""
+    corrected: Codes
+    """(N,) labels after it."""
+    is_issue: npt.NDArray[np.bool_] | None
+    """(N,) whether the given label was called wrong (an empty cell was not), or None without such a column."""
+    label_score: npt.NDArray[np.float64] | None
+    """(N,) probability that the given label is right, NaN where the cell is empty, or None without such a column."""
+
+
+def read_corrected(
+    source: Source,
+    *,
+    truth_column: str | None,
+    truth_source: Source | None = None,
+    label_column: str | None = None,
+    path_column: str | None = None,
+    chosen_format: Format | None = None,
+) -> CorrectedTable:
+    """Read a table that ``noisyknn clean`` wrote, and the truth: a column of it or, joined by path, of `truth_source`.
+
+    Labels are compared as values, so ``3`` in one is ``"3"`` in the other. Raises InputError naming rows, column and
+    cure, UsageError where the truth is named as the given label.
+    """
+    table = read_table(source, chosen_format=chosen_format)
+    if "corrected_label" not in table.frame.columns:
+        raise InputError(f"{table.name} has no column 'corrected_label': it does not come from `noisyknn clean`")
+    if truth_source is None:
+        truth_column = find_column(table, (), truth_column, "--truth-column")
+        truth = encode_labels(table, truth_column)
+        candidates = [column for column in LABEL_COLUMNS if column != truth_column]
+        if label_column == truth_column:
+            raise UsageError(f"--label-column and --truth-column are both {truth_column!r}; they are two columns")
+    else:
+        truth = _joined_truth(table, read_table(truth_source, chosen_format=chosen_format), truth_column, path_column)
+        candidates = list(LABEL_COLUMNS)
+    given_column = find_column(table, candidates, label_column, "--label-column")
+    classes, codes = _in_common([truth, encode_labels(table, given_column), encode_labels(table, "corrected_label")])
+    return CorrectedTable(
+        classes=classes,
+        truth=codes[0],
+        given=codes[1],
+        corrected=codes[2],
+        is_issue=_cells(table, "is_label_issue", _flag, False, "true or false"),
+        label_score=_cells(table, "label_score", _probability, float("nan"), "a probability (0 to 1)"),
+    )
+
+
+def _joined_truth(
+    table: Table, truth_table: Table, truth_column: str | None, path_column: str | None
+) -> tuple[list[Label], Codes]:
+    """Classes of the truth and the class (N,) of each row of `table`."""
+    truth_column = find_column(truth_table, TRUTH_COLUMNS, truth_column, "--truth-column")
+    classes, codes = encode_labels(truth_table, truth_column)
+    rows_of: dict[str, list[int]] = {}
+    for row, path in enumerate(_paths(truth_table, path_column)):
+        rows_of.setdefault(path, []).append(row)
+    paths = _paths(table, path_column)
+    if missing := [f"{row} ({path!r})" for row, path in enumerate(paths, 1) if path not in rows_of]:
+        raise InputError(
+            f"{table.name}: {len(missing)} rows have no row with their path in {truth_table.name} "
+            f"(rows {first_ten(missing)}); add them, or name the columns of paths with --path-column"
+        )
+    if twice := [path for path in dict.fromkeys(paths) if len(rows_of[path]) > 1]:
+        found = [f"{path!r} in rows {', '.join(str(row + 1) for row in rows_of[path])}" for path in twice]
+        raise InputError(
+            f"{truth_table.name}: {len(twice)} paths have several truths ({first_ten(found)}); keep one row per image"
+        )
+    return classes, codes[[rows_of[path][0] for path in paths]]
+
+
+def _paths(table: Table, path_column: str | None) -> list[str]:
+    column = find_column(table, PATH_COLUMNS, path_column, "--path-column")
+    return [posixpath.normpath(str(cell)) for cell in table.frame[column].tolist()]
+
+
+def _in_common(columns: Sequence[tuple[list[Label], Codes]]) -> tuple[list[Label], list[Codes]]:
+    """Several encoded columns with one list of classes instead of one each."""
+    index: dict[str, int] = {}
+    classes: list[Label] = []
+    for own_classes, _ in columns:
+        for label in own_classes:
+            if index.setdefault(label_text(label), len(classes)) == len(classes):
+                classes.append(label)
+    tables = [np.array([*(index[label_text(label)] for label in own), -1], dtype=np.int64) for own, _ in columns]
+    return classes, [table[codes] for table, (_, codes) in zip(tables, columns, strict=True)]  # -1 picks the last, -1
+
+
+def _cells(
+    table: Table, column: str, parse: Callable[[object], T | None], empty: T, wanted: str
+) -> npt.NDArray[Any] | None:
+    """Each cell (N,) of a column as `parse` understands it; None without the column."""
+    if column not in table.frame.columns:
+        return None
+    cells = table.frame[column]
+    gone = cells.isna().tolist()
+    values = [
+        empty if missing or cell == "" else parse(cell) for cell, missing in zip(cells.tolist(), gone, strict=True)
+    ]
+    if wrong := [f"{row} ({cells.iloc[row - 1]!r})" for row, value in enumerate(values, 1) if value is None]:
+        raise InputError(f"{table.name}, column {column!r}: not {wanted} in {len(wrong)} rows: {first_ten(wrong)}")
+    return np.array(values)
+
+
+def _flag(cell: object) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(label_text(cell).lower())
+
+
+def _probability(cell: object) -> float | None:
+    try:
+        value = float(str(cell))
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.cli.conftest import Cli
+
+FIXED = b"""path,truth,label,corrected_label,label_score,is_label_issue
+a.png,cat,cat,cat,0.9,False
+b.png,cat,dog,cat,0.1,True
+c.png,dog,dog,cat,0.3,True
+d.png,dog,,dog,,False
+e.png,,cat,cat,0.8,False
+f.png,fox,cat,cat,0.4,False
+"""
+FIGURES = {
+    "rows": 6,
+    "evaluated_rows": 5,
+    "given_accuracy": 2 / 5,
+    "recovery": 3 / 5,
+    "broken": 1 / 5,
+    "fixed": 2 / 5,
+    "precision": 1 / 2,
+    "recall": 1 / 2,
+    "f1": 1 / 2,
+    "auroc": 3 / 4,
+}
+PER_CLASS = [
+    {"label": "cat", "rows": 2, "given_accuracy": 0.5, "recovery": 1, "precision": 0.5, "broken": 0, "fixed": 0.5},
+    {"label": "dog", "rows": 2, "given_accuracy": 0.5, "recovery": 0.5, "precision": 1, "broken": 0.5, "fixed": 0.5},
+    {"label": "fox", "rows": 1, "given_accuracy": 0, "recovery": 0, "precision": None, "broken": 0, "fixed": 0},
+]
+
+
+@pytest.fixture
+def fixed(tmp_path: Path) -> Path:
+    path = tmp_path / "fixed.csv"
+    path.write_bytes(FIXED)
+    return path
+
+
+def test_json_of_a_truth_in_the_table(cli: Cli, fixed: Path) -> None:
+    result = cli("evaluate", fixed, "--truth-column", "truth", "--json")
+    assert (result.code, result.stderr) == (0, "")
+    figures = json.loads(result.stdout)
+    per_class = figures.pop("per_class")
+    assert figures == pytest.approx(FIGURES)
+    assert per_class == PER_CLASS
+
+
+def test_standard_input_says_the_same(cli: Cli, fixed: Path) -> None:
+    from_file = cli("evaluate", fixed, "--truth-column", "truth", "--json")
+    from_pipe = cli("evaluate", "-", "--truth-column", "truth", "--json", stdin=FIXED)
+    assert from_pipe.stdout == from_file.stdout != b""
+
+
+def test_tables_for_people(cli: Cli, fixed: Path) -> None:
+    result = cli("evaluate", fixed, "--truth-column", "truth")
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.decode().splitlines()]
+    assert ["recovery", "0.6000", "corrected label right"] in cells
+    assert ["rows", "6", "rows of the table"] in cells
+    assert ["fox", "1", "0.0000", "0.0000", "–", "0.0000", "0.0000"] in cells
+
+
+def test_a_class_name_is_not_taken_for_markup(cli: Cli) -> None:
+    result = cli("evaluate", "-", "--truth-column", "truth", stdin=FIXED.replace(b"fox", b"[red]fox"))
+    assert "[red]fox" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("options", [[], ["--truth-column", "true_label", "--path-column", "path"]])
+def test_truth_of_another_table_is_joined_by_path(cli: Cli, fixed: Path, tmp_path: Path, options: list[str]) -> None:
+    truth = tmp_path / "truth.parquet"
+    rows = {"f.png": "fox", "e.png": None, "d.png": "dog", "c.png": "dog", "b.png": "cat", "a.png": "cat", "z.png": "x"}
+    pd.DataFrame({"path": rows.keys(), "true_label": rows.values()}).to_parquet(truth)
+    figures = json.loads(cli("evaluate", fixed, "--truth", truth, "--json", *options).stdout)
+    assert figures.pop("per_class") == PER_CLASS
+    assert figures == pytest.approx(FIGURES)
+
+
+def test_numbers_compare_as_values_and_keep_their_type(cli: Cli, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.parquet"
+    pd.DataFrame({"path": ["a", "b"], "label": ["3", "10"]}).to_parquet(truth)
+    stdin = b"path,label,corrected_label,digit\na,3,3,3\nb,3,10,10\n"
+    result = cli("evaluate", "-", "--truth", truth, "--json", stdin=stdin)
+    assert json.loads(result.stdout)["recovery"] == 1
+    own = json.loads(cli("evaluate", "-", "--truth-column", "digit", "--json", stdin=stdin).stdout)
+    assert [one["label"] for one in own["per_class"]] == [3, 10]
+
+
+def test_absent_columns_are_null_and_noted(cli: Cli) -> None:
+    stdin = b"path,truth,label,corrected_label\na,x,x,x\nb,y,x,y\n"
+    result = cli("evaluate", "-", "--truth-column", "truth", "--json", stdin=stdin)
+    figures = json.loads(result.stdout)
+    assert result.code == 0
+    assert [figures[name] for name in ("precision", "recall", "f1", "auroc")] == [None] * 4
+    assert "no column is_label_issue" in result.stderr
+    assert "no column label_score" in result.stderr
+
+
+def test_truth_of_another_kind_is_noted(cli: Cli) -> None:
+    stdin = b"path,truth,label,corrected_label,label_score,is_label_issue\na,cat,0,0,0.5,False\n"
+    result = cli("evaluate", "-", "--truth-column", "truth", "--json", stdin=stdin)
+    assert "no true label occurs among the others; is 'cat' the same kind of label as 0?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ([], 2, "--truth-column"),
+        (["--truth-column", "truth", "--path-column", "path"], 2, "without --truth remove it"),
+        (["--truth", "-"], 2, "only one"),
+        (["--truth-column", "truth", "--label-column", "truth"], 2, "both 'truth'"),
+        (["--truth-column", "species"], 3, "no column 'species' (--truth-column)"),
+        (["--truth-column", "truth", "--label-column", "given"], 3, "no column 'given' (--label-column)"),
+        (["--truth", "nowhere.csv"], 3, "nowhere.csv: no such file"),
+    ],
+)
+def test_what_is_refused(cli: Cli, options: list[str], code: int, message: str) -> None:
+    result = cli("evaluate", "-", *options, stdin=FIXED)
+    assert (result.code, result.stdout) == (code, b"")
+    assert message in result.stderr
+
+
+def test_a_table_of_another_origin_is_refused(cli: Cli) -> None:
+    result = cli("evaluate", "-", "--truth-column", "truth", stdin=b"path,truth,label\na,x,x\n")
+    assert result.code == 3
+    assert "does not come from `noisyknn clean`" in result.stderr
