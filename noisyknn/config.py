@@ -1,0 +1,243 @@
+"""Every setting of a run, the presets of the paper, and how a preset, a file and options make one configuration.
+
+Symbols as in the paper: M reference fraction, k neighbours, gamma weight of the loss on the given labels.
+"""
+
+import dataclasses
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
+from noisyknn.errors import UsageError, first_ten
+
+Device = str
+MethodName = Literal["selknn", "iterknn"]
+LossName = Literal["ce", "sce"]
+Precision = Literal["auto", "fp32", "bf16"]
+PresetName = Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run's settings. The defaults are the paper's Section 4.2 for CIFAR-10."""
+
+    method: MethodName = "selknn"
+    """How labels are corrected: ``selknn`` (Algorithm 3) or ``iterknn`` (Algorithm 2)."""
+
+    backbone: str = "preact_resnet32"
+    """The network: cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier's name."""
+    width: float = 1.0
+    """Factor on the channels of noisyknn's own backbones."""
+    weights: str | None = None
+    """What a backbone starts from: nothing, ``DEFAULT`` (torchvision's download) or a .safetensors file."""
+    layer: str | None = None
+    """The stage whose pooled output is the feature vector; the last convolutional stage if not given."""
+
+    image_size: int = 32
+    """Height and width in pixels that the network sees."""
+    store_size: int | None = None
+    """Height and width in pixels that images are stored at, if larger than ``image_size`` (room for cropping)."""
+    fit: Literal["squash", "crop"] = "squash"
+    """How an oblong image becomes square: squeezed whole, or the centre cut out."""
+
+    crop_padding: int = 4
+    """Pixels by which an image is padded (by reflection) before a crop of ``image_size`` is cut out at random."""
+    flip: bool = True
+    """Whether images are mirrored at random; wrong for characters."""
+    rotation: float = 10.0
+    """Largest random rotation, in degrees."""
+    translation: float = 0.1
+    """Largest random shift of the affine map, as a share of the image size."""
+    jitter: float = 0.2
+    """Strength of random brightness, contrast and saturation: factors from 1 - jitter to 1 + jitter."""
+
+    episodes: int = 10
+    """Rounds of training and correcting (Algorithm 1)."""
+    epochs: int = 120
+    """Passes over the data in each episode."""
+    batch_size: int = 512
+    """Images per step of training."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam, or SGD with Nesterov momentum 0.9."""
+    lr: float = 1e-3
+    """Initial (step schedule) or largest (one-cycle) learning rate."""
+    weight_decay: float = 1e-4
+    """L2 penalty of the optimiser."""
+    schedule: Literal["step", "one-cycle"] = "step"
+    """``step`` divides the rate by 10 at each of ``drops``; ``one-cycle`` warms up over a quarter and falls to 0."""
+    drops: tuple[int, ...] = (60, 90)
+    """Epochs at which the step schedule divides the learning rate by 10."""
+
+    loss: LossName = "sce"
+    """Cross-entropy, or symmetric cross-entropy (Wang et al. 2019)."""
+    alpha: float = 0.1
+    """Weight of cross-entropy in the symmetric loss."""
+    beta: float = 1.0
+    """Weight of reverse cross-entropy in the symmetric loss."""
+    log_zero: float = -9.21
+    """A, what log 0 is taken as in reverse cross-entropy: the official code's -9.21 (its paper's text says -4)."""
+    label_smoothing: float = 0.0
+    """Share of a label's weight spread over all classes, in the cross-entropy part."""
+
+    gamma: float = 1.0
+    """Weight of the loss on the given labels in the first episode (Eq. 7)."""
+    gamma_decay: float = 1.2
+    """What gamma is divided by after each episode."""
+    k: int = 100
+    """Neighbours that vote."""
+    reference_start: float = 0.2
+    """M in the first episode: the share of each class that votes, those of smallest cumulative loss (Eqs. 5 and 6)."""
+    reference_step: float = 0.1
+    """What M grows by after each episode, until 1."""
+    references_per_class: int | None = None
+    """A fixed number of references per class instead of the share M, as for Clothing1M."""
+    search: Literal["auto", "torch", "faiss"] = "auto"
+    """Who finds neighbours; ``auto`` takes faiss on the CPU where it is installed, else torch."""
+
+    device: Device = "auto"
+    """``auto`` (the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: Precision = "auto"
+    """``bf16`` autocast or ``fp32``; ``auto`` takes bf16 where the device computes it natively."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        """Check every value, from wherever it came; raises UsageError naming the option."""
+        for name, hint in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _checked(_option(name), getattr(self, name), hint))
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and not low <= number <= high:
+                    raise UsageError(f"{_option(name)} {number} is out of range ({low:g} to {high:g})")
+        if self.store_size is not None and self.store_size < self.image_size:
+            raise UsageError(f"--store-size {self.store_size} is smaller than --image-size {self.image_size}")
+
+
+_HUGE = 1e9
+_LARGEST = sys.float_info.max
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("width", 0.05, 64),
+    ("image_size", 4, 2048),
+    ("store_size", 4, 4096),
+    ("crop_padding", 0, 256),
+    ("rotation", 0, 180),
+    ("translation", 0, 1),
+    ("jitter", 0, 1),
+    ("episodes", 1, 1000),
+    ("epochs", 1, 100_000),
+    ("batch_size", 2, 1_000_000),
+    ("lr", 1e-9, 1000),
+    ("weight_decay", 0, 10),
+    ("drops", 1, 100_000),
+    ("alpha", 0, _HUGE),
+    ("beta", 0, _HUGE),
+    ("log_zero", -1000, 0),
+    ("label_smoothing", 0, 0.9),
+    ("gamma", 0, 1),
+    ("gamma_decay", 1, _HUGE),
+    ("k", 1, 1_000_000),
+    ("reference_start", 0.001, 1),
+    ("reference_step", 0, 1),
+    ("references_per_class", 1, _HUGE),
+    ("seed", 0, 2**62),
+)
+
+PRESETS: Mapping[str, Mapping[str, object]] = {
+    "mnist": {
+        "backbone": "cnn5",
+        "image_size": 28,
+        "crop_padding": 0,
+        "flip": False,
+        "rotation": 0.0,
+        "translation": 0.0,
+        "jitter": 0.0,
+        "epochs": 40,
+        "drops": (20, 30),
+        "batch_size": 256,
+        "alpha": 0.01,
+    },
+    "cifar10": {},
+    "cifar100": {"backbone": "preact_resnet56", "drops": (80, 120), "alpha": 6.0, "beta": 0.1},
+    "clothing1m": {
+        "backbone": "resnet50",
+        "weights": "DEFAULT",
+        "image_size": 224,
+        "store_size": 256,
+        "fit": "crop",
+        "crop_padding": 0,
+        "rotation": 0.0,
+        "translation": 0.0,
+        "jitter": 0.0,
+        "episodes": 5,
+        "epochs": 15,
+        "drops": (5, 10),
+        "batch_size": 64,
+        "lr": 2e-3,
+        "weight_decay": 5e-3,
+        "alpha": 10.0,
+        "k": 500,
+        "references_per_class": 10_000,
+    },
+}
+"""Section 4.2 and 4.7 of the paper, as far as they differ from CIFAR-10's settings."""
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """Settings from a TOML file, one ``name = value`` a line, unchecked; raises UsageError for what is no TOML."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # a byte order mark is no part of it
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not valid TOML: {error}") from error
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def make_config(settings: Mapping[str, object]) -> Config:
+    """A Config from names and values; raises UsageError for unknown names, wrong types and values out of range."""
+    known = [field.name for field in dataclasses.fields(Config)]
+    if unknown := [name for name in settings if name not in known]:
+        raise UsageError(f"there is no setting {first_ten(unknown)}; settings are {', '.join(known)}")
+    return Config(**settings)  # type: ignore[arg-type]  # Config checks each value against its field
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _checked(option: str, value: object, hint: object) -> object:
+    """`value` as the type that its field's `hint` names: whole numbers count as floats, lists as tuples.
+
+    Raises UsageError for anything else. True and False are no numbers, and neither are nan and inf.
+    """
+    kind, arguments = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):  # the one union in use is X | None
+        (inner,) = (argument for argument in arguments if argument is not NoneType)
+        return None if value is None else _checked(option, value, inner)
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(_checked(option, item, arguments[0]) for item in value)
+    if kind is Literal and isinstance(value, str) and value in arguments:
+        return value
+    if isinstance(value, bool):
+        if hint is bool:
+            return value
+    elif hint is str and isinstance(value, str):
+        return value
+    elif hint is int and isinstance(value, Integral):
+        return int(value)
+    elif hint is float and isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST:  # nan is not
+        return float(value)
+    raise UsageError(f"{option} {value!r} is not {_in_words(hint)}")
+
+
+def _in_words(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    words = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
+    return words[hint] if isinstance(hint, type) and hint in words else "a list of whole numbers"

@@ -1,0 +1,132 @@
+"""Tables as bytes: CSV and Parquet, read and written so that no cell changes on its way through.
+
+A cell of a CSV becomes a number only where the whole column can be written back letter for letter; everything else
+stays text. Parquet keeps its types.
+"""
+
+import codecs
+import csv
+import io
+import re
+import sys
+from typing import BinaryIO, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from noisyknn.errors import InputError, first_ten
+
+PARQUET_MAGIC = b"PAR1"
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?\s*")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_NOT_CSV = {
+    PARQUET_MAGIC: "is a Parquet file; give it the ending .parquet",
+    b"\x1f\x8b": "is compressed; unpack it: gzip -dc IN > OUT.csv",
+    b"PK\x03\x04": "is a spreadsheet or another ZIP archive; save it as CSV",
+    b"\xff\xfe": "is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT",
+    b"\xfe\xff": "is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT",
+}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def parse_parquet(raw: bytes, name: str) -> pd.DataFrame:
+    """The columns of a Parquet file, each of its own Arrow type; raises InputError where it is none or is damaged.
+
+    What pandas may have stored as an index is a column here, as it is to every other reader.
+    """
+    if raw[:4] != PARQUET_MAGIC:
+        raise InputError(f"{name} is not a Parquet file; a CSV needs the ending .csv or --format csv")
+    try:
+        table = pq.ParquetFile(pa.BufferReader(raw)).read()
+        table.validate(full=True)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{name} is damaged or cut short, copy or make it again: {error}") from error
+    return frame
+
+
+def parse_csv(raw: bytes, name: str) -> pd.DataFrame:
+    """The columns of a comma-separated UTF-8 file with a header, as numbers or text; raises InputError naming lines."""
+    for magic, cure in _NOT_CSV.items():
+        if raw.startswith(magic):
+            raise InputError(f"{name} {cure}")
+    header, *body = _csv_rows(_decode(raw, name), name) or [[]]
+    if len(header) == 1:
+        for separator, word in _SEPARATORS.items():
+            if separator in header[0]:
+                raise InputError(f"{name} has {word} between its cells; noisyknn reads commas, save it with these")
+    ragged = [f"row {i} has {len(row)}" for i, row in enumerate(body, 1) if len(row) != len(header)]
+    if ragged:
+        raise InputError(
+            f"{name}: {len(ragged)} rows do not have the {len(header)} cells of the header ({first_ten(ragged)}); "
+            "a cell with a comma in it needs quotes"
+        )
+    columns = [[row[i] for row in body] for i in range(len(header))]
+    return pd.DataFrame({i: _typed(cells) for i, cells in enumerate(columns)}).set_axis(header, axis=1)
+
+
+def _decode(raw: bytes, name: str) -> str:
+    try:
+        text = raw.decode("utf-8-sig")  # a byte order mark, if any, is not part of the first column's name
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{name} is not UTF-8 (line {line}, byte 0x{raw[error.start]:02x}); if it is Latin-1, convert it: "
+            "iconv -f LATIN1 -t UTF-8 IN > OUT"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{name}, line {line}: a NUL byte; the file is damaged, binary, or UTF-16 and not UTF-8")
+    return text
+
+
+def _csv_rows(text: str, name: str) -> list[list[str]]:
+    """All rows that are not blank lines."""
+    rows: list[list[str]] = []
+    begin = 1
+    limit = csv.field_size_limit(sys.maxsize)  # else cells of more than 128 KiB would be refused
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        for row in reader:
+            if row:
+                rows.append(row)
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{name}: the row that begins in line {begin} is not valid CSV ({error}); is a quote left open?"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _typed(cells: list[str]) -> pd.Series:
+    """A CSV's column as integers or floats where that can be written back letter for letter, else as text."""
+    filled = [cell for cell in cells if cell]
+    if filled and all(_INTEGER.fullmatch(cell) and -(2**63) <= int(cell) < 2**63 for cell in filled):
+        if len(filled) == len(cells):
+            return pd.Series([int(cell) for cell in cells], dtype="int64")
+        return pd.Series([int(cell) if cell else pd.NA for cell in cells], dtype="Int64")
+    if filled and all(NUMBER.fullmatch(cell) and repr(float(cell)) == cell for cell in filled):
+        return pd.Series([float(cell) if cell else float("nan") for cell in cells], dtype="float64")
+    return pd.Series(cells, dtype="str")
+
+
+def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
+    """Write `frame` as Parquet; raises InputError where a column has no type that Parquet knows."""
+    try:
+        table = pa.Table.from_pandas(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"the table cannot be stored as Parquet, write CSV instead: {error}") from error
+    pq.write_table(table, file)
+
+
+def write_csv(frame: pd.DataFrame, file: BinaryIO) -> None:
+    r"""Write `frame` as CSV in UTF-8 with lines ending in ``\n``; cells are quoted only where they must be."""
+    texts = [frame.columns, *(column for _, column in frame.select_dtypes(exclude="number").items())]
+    bare_return = any(isinstance(cell, str) and "\r" in cell for column in texts for cell in column)
+    # Python before 3.13 leaves a lone \r without quotes, which every reader takes for the end of a row
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if bare_return else csv.QUOTE_MINIMAL
+    text = codecs.getwriter("utf-8")(file)  # pandas' own wrapper would close the file when writing fails
+    frame.to_csv(text, index=False, lineterminator="\n", quoting=quoting)

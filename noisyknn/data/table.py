@@ -1,0 +1,268 @@
+"""Tables of labels: reading and checking them, finding their columns, writing them back whole.
+
+Rows are counted from 1, the first one below the header; blank lines of a CSV do not count.
+"""
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from noisyknn.data.formats import NUMBER, PARQUET_MAGIC, parse_csv, parse_parquet, write_csv, write_parquet
+from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.runs import atomic_file
+
+Format = Literal["csv", "parquet"]
+Label = str | int | float | bool
+PATH_COLUMNS = ("path", "filename", "file", "image")
+LABEL_COLUMNS = ("noisy_label", "given_label", "label")
+MISSING_TEXT = ("nan", "<na>")  # how pandas and numpy print a missing value; "none" and "NA" may be real classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as it was read."""
+
+    frame: pd.DataFrame
+    name: str
+    """What messages call it: its path, or ``standard input``."""
+    typed: bool
+    """Whether the source knows types (Parquet, DataFrame), or all was text (CSV)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """A table with its paths and labels found and checked: N rows, one per image, and C classes."""
+
+    table: Table
+    path_column: str
+    label_column: str
+    paths: list[str]
+    """N paths of images, as the table gives them."""
+    classes: list[Label]
+    """C distinct labels in ascending order: the class of index c is ``classes[c]``."""
+    given_labels: npt.NDArray[np.int64]
+    """(N,) class index of each row's given label; -1 where the row has none."""
+
+    def as_column(self, labels: npt.NDArray[np.int64]) -> pd.Series:
+        """Class indices (N,) as a column of the very type of the given labels; where one is -1, the cell as it was."""
+        column = self.table.frame[self.label_column]
+        rows = np.arange(len(column))
+        labelled = self.given_labels >= 0
+        example = np.zeros(len(self.classes), dtype=np.int64)  # per class, a row that has it: its cell is what to copy
+        example[self.given_labels[labelled]] = rows[labelled]
+        return column.take(np.where(labels >= 0, example[labels], rows)).set_axis(column.index)
+
+
+def format_of(path: Path, chosen: Format | None, option: str) -> Format:
+    """The format that a file's ending tells, else `chosen`; raises UsageError where neither does."""
+    by_ending: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+    told = by_ending.get(path.suffix.lower(), chosen)
+    if told is None:
+        raise UsageError(f"{option} {path}: the ending does not tell the format; add --format csv or --format parquet")
+    return told
+
+
+def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format | None = None) -> Table:
+    """Read a CSV or Parquet file, a binary stream or a DataFrame.
+
+    A stream is Parquet when it begins with Parquet's magic bytes. Raises InputError for what cannot be read.
+    """
+    if isinstance(source, pd.DataFrame):
+        table = Table(frame=source, name="the DataFrame", typed=True)
+    elif isinstance(source, Path):
+        raw = _read_file(source)
+        table = _parse(raw, str(source), format_of(source, chosen_format, "table"))
+    else:
+        raw = source.read()
+        if not raw:
+            raise InputError("standard input is empty; did the command before the pipe fail?")
+        table = _parse(raw, "standard input", "parquet" if raw[:4] == PARQUET_MAGIC else (chosen_format or "csv"))
+    columns = table.frame.columns
+    if duplicated := sorted({repr(c) for c in columns[columns.duplicated()]}):
+        raise InputError(
+            f"{table.name}: several columns have the same name: {first_ten(duplicated)}; rename all but one"
+        )
+    if table.frame.empty:
+        raise InputError(f"{table.name} has no rows")
+    return table
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a CSV or Parquet file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if not raw:
+        raise InputError(f"{path} is empty (zero bytes)")
+    return raw
+
+
+def _parse(raw: bytes, name: str, chosen: Format) -> Table:
+    parse = parse_parquet if chosen == "parquet" else parse_csv
+    return Table(frame=parse(raw, name), name=name, typed=chosen == "parquet")
+
+
+def find_column(table: Table, candidates: Sequence[str], chosen: str | None, option: str) -> str:
+    """The column `chosen`, or the first of `candidates` that the table has; raises InputError with the cure."""
+    columns = list(table.frame.columns)
+    if chosen is not None:
+        if chosen in columns:
+            return chosen
+        raise InputError(f"{table.name} has no column {chosen!r} ({option}); its columns are {first_ten(columns)}")
+    for candidate in candidates:
+        if candidate in columns:
+            return candidate
+    raise InputError(
+        f"{table.name} has none of the columns {', '.join(candidates)}; its columns are {first_ten(columns)}; "
+        f"name the right one with {option}"
+    )
+
+
+def read_labels(
+    source: Path | BinaryIO | pd.DataFrame,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    chosen_format: Format | None = None,
+) -> LabelTable:
+    """Read a table and check its columns of paths and labels; raises InputError naming rows, column and cure."""
+    table = read_table(source, chosen_format=chosen_format)
+    path_column = find_column(table, PATH_COLUMNS, path_column, "--path-column")
+    label_column = find_column(table, LABEL_COLUMNS, label_column, "--label-column")
+    classes, given = encode_labels(table, label_column)
+    return LabelTable(
+        table=table,
+        path_column=path_column,
+        label_column=label_column,
+        paths=_check_paths(table, path_column),
+        classes=classes,
+        given_labels=given,
+    )
+
+
+def _check_paths(table: Table, column: str) -> list[str]:
+    where = f"{table.name}, column {column!r}"
+    cells = _plain_cells(table.frame[column])
+    if odd := [f"row {row} ({type(cell).__name__})" for row, cell in enumerate(cells, 1) if not _is_path(cell)]:
+        raise InputError(
+            f"{where}: {len(odd)} rows are not text: {first_ten(odd)}; name the column of paths with --path-column"
+        )
+    paths = ["" if cell is None else str(cell) for cell in cells]
+    if empty := [row for row, path in enumerate(paths, 1) if not path.strip()]:
+        raise InputError(f"{where}: {len(empty)} rows have no path (rows {first_ten(empty)}); remove or fill them")
+    first_row: dict[str, int] = {}
+    twice = []
+    for row, path in enumerate(paths, 1):
+        seen = first_row.setdefault(posixpath.normpath(path), row)
+        if seen != row:
+            twice.append(f"{path!r} in rows {seen} and {row}")
+    if twice:
+        raise InputError(
+            f"{where}: {len(twice)} paths stand more than once ({first_ten(twice)}); keep one row per image"
+        )
+    return paths
+
+
+def _is_path(cell: object) -> bool:
+    return cell is None or isinstance(cell, str | os.PathLike) or (isinstance(cell, int) and not isinstance(cell, bool))
+
+
+def _plain_cells(column: pd.Series) -> list[object]:
+    """The cells as Python's own values, None where pandas calls one missing."""
+    missing = column.isna().tolist()
+    cells = (cell.item() if isinstance(cell, np.number | np.bool_) else cell for cell in column.tolist())
+    return [None if gone else cell for cell, gone in zip(cells, missing, strict=True)]
+
+
+def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[np.int64]]:
+    """Distinct labels in ascending order, and each row's index (N,) into them, -1 where there is no label.
+
+    Raises InputError for labels that are neither all text nor all whole numbers, or one class spelled in two ways.
+    """
+    where = f"{table.name}, column {column!r}"
+    values = [None if _is_missing(cell) else cell for cell in _plain_cells(table.frame[column])]
+    first_row: dict[Label, int] = {}
+    kinds: dict[str, int] = {}
+    odd: list[str] = []
+    for row, value in enumerate(values, 1):
+        if isinstance(value, Label) and (kind := _kind(value, table.typed)):
+            kinds.setdefault(kind, row)
+            first_row.setdefault(value, row)
+        elif value is not None:
+            odd.append(f"row {row} ({value!r})")
+    if odd:
+        raise InputError(
+            f"{where}: {len(odd)} labels are neither text nor whole numbers: {first_ten(odd)}; "
+            "give every class a name or a number"
+        )
+    if not kinds:
+        raise InputError(f"{where}: no row has a label")
+    if len(kinds) > 1:
+        found = " but ".join(f"row {row} is {kind} ({values[row - 1]!r})" for kind, row in kinds.items())
+        raise InputError(
+            f"{where} mixes types: {found}; correct the odd ones or, if all of them are classes, pass the table as "
+            "Parquet with this column as text"
+        )
+    _check_spelling(first_row, where)
+    classes = sorted(first_row)
+    index: dict[object, int] = {value: c for c, value in enumerate(classes)}
+    return classes, np.array([-1 if value is None else index[value] for value in values], dtype=np.int64)
+
+
+def _is_missing(cell: object) -> bool:
+    if isinstance(cell, str):
+        return not cell.strip() or cell.strip().lower() in MISSING_TEXT
+    return isinstance(cell, float) and cell != cell  # Arrow tells nan from null
+
+
+def _kind(label: Label, typed: bool) -> str | None:
+    """What a label is, for messages; None where it cannot be one."""
+    if isinstance(label, str):
+        return "a number" if not typed and NUMBER.fullmatch(label) else "text"
+    if isinstance(label, bool):
+        return "true or false"
+    return "a number" if isinstance(label, int) or label.is_integer() else None
+
+
+def _check_spelling(first_row: dict[Label, int], where: str) -> None:
+    """Refuse labels that differ only in blanks or in the spelling of a number: they are one class twice."""
+    by_meaning: dict[object, str] = {}
+    twins: list[str] = []
+    for label, row in first_row.items():
+        if isinstance(label, str):
+            # not float: it would take large numbers that differ for one
+            other = by_meaning.setdefault(Decimal(label) if NUMBER.fullmatch(label) else label.strip(), label)
+            if other != label:
+                twins.append(f"{other!r} (row {first_row[other]}) and {label!r} (row {row})")
+    if twins:
+        raise InputError(f"{where}: {first_ten(twins)} look like one class spelled in two ways; make them alike")
+
+
+def write_table(frame: pd.DataFrame, out: Path | BinaryIO, *, chosen_format: Format | None = None) -> None:
+    """Write a CSV or Parquet file, whole or not at all, or write to a binary stream (CSV unless told otherwise).
+
+    Raises MachineError where the file cannot be written; what a stream raises is left to its owner.
+    """
+    if isinstance(out, Path):
+        write = _writer(format_of(out, chosen_format, "--out"))
+        with atomic_file(out) as file:
+            write(frame, file)
+    else:
+        _writer(chosen_format or "csv")(frame, out)
+        out.flush()
+
+
+def _writer(chosen: Format) -> Callable[[pd.DataFrame, BinaryIO], None]:
+    return write_parquet if chosen == "parquet" else write_csv

@@ -1,0 +1,62 @@
+"""Where settings start from: the paper's presets, or ``auto``, which looks at the data and the device."""
+
+from collections.abc import Mapping
+
+from noisyknn.config import PRESETS
+from noisyknn.errors import UsageError
+
+
+def preset_settings(
+    name: str, *, rows: int, classes: int, size: int, grey: bool, gpu: bool
+) -> tuple[Mapping[str, object], str]:
+    """Settings of the preset and, in words, why; `size` is the images' typical short edge in pixels.
+
+    Raises UsageError for an unknown name.
+    """
+    if name == "auto":
+        return auto_settings(rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
+    if name not in PRESETS:
+        raise UsageError(f"--preset {name!r} is not one of auto, {', '.join(PRESETS)}")
+    return PRESETS[name], f"preset {name}, as in the paper"
+
+
+def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) -> tuple[Mapping[str, object], str]:
+    """A backbone and a schedule that end in minutes."""
+    image_size = min(max(size, MIN_PIXELS), GPU_PIXELS if gpu else CPU_PIXELS)
+    passes = (GPU_PASSES if gpu else CPU_PASSES) * (32 / image_size) ** 2
+    epochs = round(min(max(passes / rows, 8), 24 if rows >= 5000 else 40))
+    batch_size = 2 ** min(max(round(rows / 40).bit_length(), 5), 9)
+    voters_per_class = rows * REFERENCE_START / classes
+    settings: dict[str, object] = {
+        "backbone": "preact_resnet18" if gpu else "cnn8",
+        "image_size": image_size,
+        "crop_padding": max(1, image_size // 16),
+        "flip": not grey,
+        "rotation": 0.0,
+        "translation": 0.0,
+        "jitter": 0.0,
+        "episodes": 2,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": "sgd",
+        "schedule": "one-cycle",
+        "lr": round(0.1 * (batch_size / 512) ** 0.5, 4),
+        "weight_decay": 5e-4,
+        "loss": "ce",
+        "label_smoothing": 0.1,
+        "gamma_decay": 2.0,
+        "reference_start": REFERENCE_START,
+        "reference_step": 0.25,
+        "k": int(min(max(voters_per_class / 2, 3), 50)),
+    }
+    reason = (
+        f"preset auto: {rows:,} {'grey' if grey else 'colour'} images of about {size} pixels in {classes} classes on "
+        f"{'a GPU' if gpu else 'the CPU'}"
+    )
+    return settings, reason
+
+
+MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
+CPU_PASSES, GPU_PASSES = 480_000, 1_500_000
+"""How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16."""
+REFERENCE_START = 0.5
