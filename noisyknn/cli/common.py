@@ -1,7 +1,6 @@
 """What the commands share: options, standard streams, the care taken with files, and what becomes of errors."""
 
 import functools
-import json
 import os
 import sys
 import traceback
@@ -101,14 +100,6 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path | No
             raise UsageError(f"{option} {path} is also an input; inputs are never modified, write to another file")
         if not overwrite:
             raise UsageError(f"{option} {path} exists already; add --overwrite to replace it")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as UTF-8 JSON, whole or not at all."""
-    from noisyknn.runs import atomic_file  # here, since it loads torch
-
-    with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def note(message: str) -> None:

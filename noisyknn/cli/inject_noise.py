@@ -17,9 +17,9 @@ from noisyknn.cli.common import (
     show_table,
     sink,
     source,
-    write_json,
 )
 from noisyknn.errors import InputError, UsageError
+from noisyknn.files import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,7 +17,7 @@ import pandas as pd
 
 from noisyknn.data.formats import NUMBER, PARQUET_MAGIC, parse_csv, parse_parquet, write_csv, write_parquet
 from noisyknn.errors import InputError, UsageError, first_ten
-from noisyknn.runs import atomic_file
+from noisyknn.files import atomic_file
 
 Format = Literal["csv", "parquet"]
 Label = str | int | float | bool

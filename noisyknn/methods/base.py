@@ -87,7 +87,7 @@ def iterate(task: Task, correct: Correct, last: Episode | None) -> Iterator[Epis
 
 def gamma_of(config: Config, episode: int) -> float:
     """Weight of the given labels in the episode of that index (line 10: decayed after each)."""
-    return config.gamma / config.gamma_decay**episode
+    return config.gamma * config.gamma_decay**-episode  # may underflow to 0; the power itself would overflow
 
 
 def labelled(labels: Tensor) -> Tensor:

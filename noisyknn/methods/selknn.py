@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from noisyknn.methods.base import Correction, Episode, Task, iterate
+from noisyknn.errors import UsageError
+from noisyknn.methods.base import Correction, Episode, Task, iterate, labelled
 from noisyknn.methods.iterknn import label_correction
 from noisyknn.neighbors.vote import poll
 from noisyknn.training.episode import Trained
@@ -24,13 +25,20 @@ def selknn(task: Task, last: Episode | None) -> Iterator[Episode]:
 def selective_label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:
     """Algorithm 3: references B keep their current labels, all others get the majority of their nearest references'.
 
-    When the share M reaches 1, this is Algorithm 2 (Section 4.2): every label is voted on by all the others.
+    When B has grown to all samples, this is Algorithm 2 (Section 4.2): every label is voted on by all the others.
+
+    Raises UsageError where a single reference is left, since it would decide everything.
     """
     config = task.config
     share = min(1.0, config.reference_start + episode * config.reference_step)
-    if config.references_per_class is None and share >= 1:
-        return label_correction(task, labels, trained, episode)
     references = select_references(labels, trained.cumulative_loss, share, config.references_per_class)  # lines 2 to 7
+    if len(references) == len(labelled(labels)):
+        return label_correction(task, labels, trained, episode)
+    if len(references) < 2:
+        raise UsageError(
+            f"episode {episode + 1}: all labels have become one class, of which one sample would vote; "
+            "give a larger --reference-start or --references-per-class"
+        )
     votes = poll(trained.features, references, labels, task.given_labels, config.k, task.search, task.classes)
     corrected, confidence = votes.winner, votes.winner_share  # lines 9 to 13
     corrected[references] = labels[references]  # line 8

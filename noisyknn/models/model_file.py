@@ -9,10 +9,10 @@ from typing import Any
 import safetensors.torch
 
 from noisyknn.errors import InputError, UsageError
+from noisyknn.files import atomic_file
 from noisyknn.models.backbone import Backbone, BackboneSpec
 from noisyknn.models.factory import build_backbone
 from noisyknn.models.weights import read_safetensors
-from noisyknn.runs import atomic_file
 
 _KEY = "noisyknn"
 

@@ -11,15 +11,22 @@ import torch
 from torch import Tensor
 
 from noisyknn.errors import UsageError
+from noisyknn.neighbors import faiss_search, torch_search
 
 SPARE = 8
 """Candidates asked for beyond k + 1, so that rounding in a search cannot push a true neighbour out."""
+QUERIES = 4096
+"""Most samples of one tile."""
 TILE_ELEMENTS = 1 << 24
 """Size of the largest temporary tensor, in elements: 64 MiB of float32."""
 
 
 class Search(Protocol):
-    """Finds candidates: the rows of `references` (R, D) nearest to each of `queries` (Q, D), as indices (Q, count)."""
+    """Finds candidates: the rows of `references` (R, D) nearest to each of `queries` (Q, D), as indices (Q, count).
+
+    Searches may compute |q|² - 2 q·r + |r|², which cancels the digits that count where features lie far from the
+    origin: `references` have zero mean, and `queries` are shifted alike.
+    """
 
     def __call__(self, references: Tensor, queries: Tensor, count: int) -> Tensor:
         """Indices (Q, count) into `references`, int64, in any order; count <= R; both float32 on one device."""
@@ -40,8 +47,6 @@ class Neighbors:
 
 def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -> Search:
     """The search of that name; ``auto`` is faiss on the CPU where it is installed, else torch."""
-    from noisyknn.neighbors import faiss_search, torch_search  # here, since both modules import this one
-
     installed = faiss_search.is_installed()
     if name == "faiss" and not installed:
         raise UsageError("--search faiss needs faiss: pip install 'noisyknn[cpu]' or 'noisyknn[gpu]'")
@@ -52,18 +57,27 @@ def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -
 def nearest(features: Tensor, references: Tensor, k: int, search: Search) -> Iterator[Neighbors]:
     """The k nearest of the reference rows (R,) for every row of features (N, D), tile by tile in order of rows.
 
-    A search only proposes candidates. Their distances are computed again, directly, so that every search gives the
-    same neighbours. With fewer than k + 1 references, all but the sample itself are neighbours.
+    A search only proposes candidates. Their distances are computed again, directly, so that searches agree; only where
+    more than SPARE references are as near as the k-th may they take different ones of these. With R <= k there are
+    R - 1 neighbours: all but the sample itself, or all but the farthest. Takes at least two references.
     """
     count, k = min(k + 1 + SPARE, len(references)), min(k, len(references) - 1)
     features = features.float().contiguous()
     pool = features[references]
-    tile_rows = max(1, min(4096, TILE_ELEMENTS // (count * features.shape[1])))
+    centre = pool.mean(0)
+    pool -= centre
+    tile_rows = max(1, min(QUERIES, TILE_ELEMENTS // count))
     for samples in torch.split(torch.arange(len(features), device=features.device), tile_rows):
-        candidates = search(pool, features[samples], count)
-        candidates = candidates.sort(dim=1).values  # by row first, so that the stable sort below settles ties by row
-        rows = references[candidates]  # (Q, count)
-        squared = (pool[candidates] - features[samples][:, None]).square().sum(2)
+        rows = references[search(pool, features[samples] - centre, count)]  # (Q, count)
+        rows = rows.sort(dim=1).values  # so that the stable sort below settles ties by row
+        squared = _squared_distances(features, samples, rows)
         squared[rows == samples[:, None]] = torch.inf
         order = squared.argsort(dim=1, stable=True)[:, :k]
         yield Neighbors(samples=samples, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
+
+
+def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tensor:
+    """Squared L2 distances (Q, count) from each of samples (Q,) to its rows (Q, count)."""
+    tile_rows = max(1, TILE_ELEMENTS // (rows.shape[1] * features.shape[1]))
+    tiles = zip(samples.split(tile_rows), rows.split(tile_rows), strict=True)
+    return torch.cat([(features[near] - features[each, None]).square().sum(2) for each, near in tiles])

@@ -10,16 +10,13 @@ QUERIES_PER_TILE = 512
 def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
     """Indices (Q, count) of the references (R, D) nearest to each query (Q, D) by L2.
 
-    |q - r|² = |q|² - 2 q·r + |r|², and |q|² does not change the order. Both are centred first: far from the origin the
-    subtraction would cancel the digits that count.
+    |q - r|² = |q|² - 2 q·r + |r|², and |q|² does not change the order.
     """
-    centre = references.mean(0)
-    references, queries = references - centre, queries - centre
     return torch.cat([_search_tile(references, tile, count) for tile in torch.split(queries, QUERIES_PER_TILE)])
 
 
 def _search_tile(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    best = torch.empty(len(queries), 0, device=queries.device)  # (Q, up to count) closeness 2 q·r - |r|², high is near
+    best = queries.new_empty(len(queries), 0)  # (Q, up to count) closeness 2 q·r - |r|², high is near
     indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(references), REFERENCES_PER_TILE):
         part = references[start : start + REFERENCES_PER_TILE]  # (R', D)

@@ -1,5 +1,6 @@
 """Which device computes, and at which precision."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,13 +13,16 @@ def find_device(name: str) -> torch.device:
     """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; raises where there is none such."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdecimal())):
+    parts = re.fullmatch(r"cpu|cuda(?::(0|[1-9][0-9]*))?", name)
+    if parts is None:
         raise UsageError(f"--device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MachineError(f"--device {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' says what there is")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs, counted from 0")
+    if name != "cpu":
+        if not torch.cuda.is_available():
+            raise MachineError(
+                f"--device {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' says what there is"
+            )
+        if int(parts[1] or 0) >= torch.cuda.device_count():
+            raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs, counted from 0")
     return torch.device(name)
 
 
@@ -26,7 +30,9 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to train under bf16 autocast; ``auto`` does so where the device computes it natively."""
     if precision != "auto":
         return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(bf16_features())
+    if device.type == "cuda":  # torch.cuda.is_bf16_supported counts emulation, and asks the current GPU only
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(bf16_features())
 
 
 def bf16_features() -> list[str]:

@@ -24,6 +24,7 @@ LAYERS = (
     "data",
     "metrics",
     "runs",
+    "files",
     "distributed",
     "observer",
     "config",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from noisyknn.errors import MachineError
-from noisyknn.runs import atomic_file
+from noisyknn.files import atomic_file
 
 needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 

@@ -1,0 +1,232 @@
+"""The main job as one call: table and images in, the same table with corrected labels out."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from noisyknn import runs
+from noisyknn.config import Config, read_config
+from noisyknn.data.augment import Pixels
+from noisyknn.data.images import resolve_paths
+from noisyknn.data.store import ImageStore, decode_all
+from noisyknn.data.table import Format, LabelTable, format_of, read_labels, write_table
+from noisyknn.errors import InterruptedRunError, first_ten
+from noisyknn.files import write_json
+from noisyknn.methods import METHODS
+from noisyknn.methods.base import Correction, Episode, Task, gamma_of
+from noisyknn.models.factory import build_backbone
+from noisyknn.models.model_file import save_model as write_model
+from noisyknn.neighbors.base import find_search
+from noisyknn.observer import Observer, Silent
+from noisyknn.preparation import check_classes, check_outputs, configure, identify, read_truth
+from noisyknn.progress import Progress
+from noisyknn.results import Labels, Outcome, Result, check_new_columns, fixed_table, summarise
+from noisyknn.training.device import find_device, wants_bf16
+from noisyknn.training.episode import Trainer
+
+
+def clean(
+    images: str | Path,
+    labels: str | Path | BinaryIO | pd.DataFrame,
+    *,
+    out: str | Path | BinaryIO | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    truth_column: str | None = None,
+    table_format: Format | None = None,
+    preset: str = "auto",
+    config: str | Path | None = None,
+    run_dir: str | Path | None = None,
+    save_model: str | Path | None = None,
+    summary: str | Path | None = None,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+    **settings: object,
+) -> Result:
+    """Correct the labels of the images in the folder `images` that the table `labels` names.
+
+    `labels` is a CSV or Parquet file, a binary stream or a DataFrame; it is not modified. `settings` are fields of
+    `noisyknn.config.Config`; they override those of the TOML file `config`, which override the `preset`.
+    `truth_column` is only reported on. `out`, `save_model` and `summary` are written whole or not at all; existing
+    ones are refused without `overwrite`. An unfinished run of the same input and settings is resumed.
+
+    Raises InputError, UsageError, MachineError and InterruptedRunError (see `noisyknn.errors`).
+    """
+    observer = observer or Silent()
+    source = Path(labels) if isinstance(labels, str) else labels
+    target = Path(out) if isinstance(out, str) else out
+    model_file, summary_file = (Path(file) if file else None for file in (save_model, summary))
+    check_outputs({"--out": target, "--save-model": model_file, "--summary": summary_file}, source, overwrite)
+    if isinstance(target, Path):
+        format_of(target, table_format, "--out")
+    table = read_labels(source, path_column=path_column, label_column=label_column, chosen_format=table_format)
+    check_new_columns(table)
+    truth = read_truth(table, truth_column)
+    files = resolve_paths(Path(images), table.paths, f"{table.table.name}, column {table.path_column!r}")
+    overrides = {**(read_config(Path(config)) if config else {}), **settings}
+    chosen = configure(table, files, preset, overrides, observer)
+    identity = identify(table, files, Path(images), chosen)
+    folder = Path(run_dir) if run_dir else runs.cached_run_dir(str(identity["key"]))
+    with runs.open_run(folder, identity, overwrite=overwrite) as run:
+        try:
+            result = _run(table, files, truth, chosen, run, model_file, observer)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(f"interrupted; the same command goes on from what {folder} holds") from error
+        if target is not None:
+            write_table(result.table, target, chosen_format=table_format)
+        if summary_file is not None:
+            write_json(summary_file, result.summary)
+        run.finish(result.summary)
+    if run_dir is None:
+        runs.remove_run(folder)
+    return result
+
+
+def _run(
+    table: LabelTable,
+    files: Sequence[Path],
+    truth: Labels | None,
+    config: Config,
+    run: runs.RunDirectory,
+    model_file: Path | None,
+    observer: Observer,
+) -> Result:
+    started = time.monotonic()
+    observer.start("reading images", len(files), "images")
+    store = decode_all(files, config.store_size or config.image_size, config.fit, run.path, observer.advance)
+    _note_unreadable(store, table, observer)
+    rows = np.flatnonzero(store.readable)  # the N samples of everything below
+    if len(rows) < len(files):
+        check_classes(table.given_labels[rows], table, "readable ")
+    progress = Progress(run, observer, config, table.given_labels[rows], None if truth is None else truth[rows])
+    trainer = _trainer(store, rows, table, config, run, progress, observer)
+    last = _episodes(trainer, len(table.classes), run, progress)
+    if model_file is not None:
+        model, _ = trainer.fit(last.correction.labels, 0.0, config.episodes)  # Algorithm 1, line 13
+        write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
+    outcome = _spread(last, rows, store)
+    about = {"seconds": round(time.monotonic() - started, 1), "config": dataclasses.asdict(config)}
+    return Result(
+        table=fixed_table(table, outcome), summary=summarise(table, outcome, truth, about), history=progress.history
+    )
+
+
+def _note_unreadable(store: ImageStore, table: LabelTable, observer: Observer) -> None:
+    if store.reasons:
+        named = [f"row {row + 1} {table.paths[row]!r} ({reason})" for row, reason in sorted(store.reasons.items())]
+        observer.note(f"{len(named)} images could not be read and keep their labels: {first_ten(named)}")
+
+
+def _trainer(
+    store: ImageStore,
+    rows: Labels,
+    table: LabelTable,
+    config: Config,
+    run: runs.RunDirectory,
+    progress: Progress,
+    observer: Observer,
+) -> Trainer:
+    device = find_device(config.device)
+    mean, std = store.mean_std(rows)
+    images = store.tensor(device)
+    return Trainer(
+        pixels=Pixels(
+            images=images,
+            rows=torch.from_numpy(rows).to(device),
+            mean=torch.from_numpy(mean).to(device),
+            std=torch.from_numpy(std).to(device),
+            size=config.image_size,
+        ),
+        given_labels=torch.from_numpy(table.given_labels[rows]).to(device),
+        new_model=partial(
+            build_backbone,
+            config.backbone,
+            classes=len(table.classes),
+            image_size=config.image_size,
+            width=config.width,
+            weights=config.weights,
+            layer=config.layer,
+            seed=config.seed,
+        ),
+        config=config,
+        device=device,
+        bf16=wants_bf16(config.precision, device),
+        checkpoints=run,
+        on_epoch=progress.add_epoch,
+        observer=observer,
+    )
+
+
+def _episodes(trainer: Trainer, classes: int, run: runs.RunDirectory, progress: Progress) -> Episode:
+    """Run the method to its end, keeping every episode, and return the last one."""
+    config = trainer.config
+    task = Task(
+        given_labels=trainer.given_labels,
+        classes=classes,
+        config=config,
+        train=trainer,
+        search=find_search(config.search, trainer.device),
+    )
+    last = _load_episode(run, config, trainer.device)
+    for episode in METHODS[config.method](task, last):
+        _save_episode(run, episode)
+        progress.add_episode(episode)
+        last = episode
+    if last is None:
+        raise AssertionError("a configuration has at least one episode")
+    return last
+
+
+def _save_episode(run: runs.RunDirectory, episode: Episode) -> None:
+    correction = {field.name: getattr(episode.correction, field.name) for field in dataclasses.fields(Correction)}
+    run.save_episode(episode.index, {**correction, "cumulative_loss": episode.cumulative_loss})
+
+
+def _load_episode(run: runs.RunDirectory, config: Config, device: torch.device) -> Episode | None:
+    saved = run.load_last_episode()
+    if saved is None:
+        return None
+    index, tensors = saved
+    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+    cumulative_loss = moved.pop("cumulative_loss")
+    return Episode(
+        index=index, gamma=gamma_of(config, index), cumulative_loss=cumulative_loss, correction=Correction(**moved)
+    )
+
+
+def _spread(last: Episode, rows: Labels, store: ImageStore) -> Outcome:
+    """The last episode's tensors (N,) as arrays over all rows; -1 and NaN where the image is unreadable."""
+
+    def over_all(values: Tensor, nothing: float) -> Any:
+        array = values.cpu().numpy()
+        spread = np.full(len(store.readable), nothing, dtype=array.dtype)
+        spread[rows] = array
+        return spread
+
+    return Outcome(
+        labels=over_all(last.correction.labels, -1),
+        confidence=over_all(last.correction.confidence, np.nan),
+        given_score=over_all(last.correction.given_score, np.nan),
+        cumulative_loss=over_all(last.cumulative_loss, np.nan),
+        readable=store.readable,
+    )
+
+
+def _model_metadata(table: LabelTable, config: Config, pixels: Pixels) -> dict[str, str]:
+    """What a user of the saved model needs to know: how to build it and how to feed it."""
+    return {
+        "classes": json.dumps(table.classes, ensure_ascii=False),
+        "mean": json.dumps(pixels.mean.tolist()),
+        "std": json.dumps(pixels.std.tolist()),
+        "fit": config.fit,
+        "store_size": str(config.store_size or config.image_size),
+    }

@@ -1,0 +1,61 @@
+"""The history of a run, kept in its directory, and what the observer is told of each episode."""
+
+from typing import Any
+
+import torch
+
+from noisyknn.config import Config
+from noisyknn.methods.base import Episode
+from noisyknn.observer import Observer
+from noisyknn.results import Labels
+from noisyknn.runs import RunDirectory
+from noisyknn.training.episode import EpochReport
+
+
+class Progress:
+    """Records every epoch and episode; a resumed run replaces the entries that it does again."""
+
+    def __init__(
+        self, run: RunDirectory, observer: Observer, config: Config, given: Labels, truth: Labels | None
+    ) -> None:
+        self.history: list[dict[str, Any]] = run.load_history()
+        self._run, self._observer, self._config = run, observer, config
+        self._given = torch.from_numpy(given)
+        self._truth = None if truth is None else torch.from_numpy(truth)
+
+    def add_epoch(self, report: EpochReport) -> None:
+        """Record one epoch of training."""
+        self._add(
+            {
+                "episode": report.episode,
+                "epoch": report.epoch,
+                "loss": round(report.loss, 6),
+                "seconds": round(report.seconds, 3),
+                "images_per_second": round(report.images_per_second, 1),
+            }
+        )
+
+    def add_episode(self, episode: Episode) -> None:
+        """Record one finished episode and tell the observer."""
+        labels = episode.correction.labels.cpu()
+        entry: dict[str, Any] = {
+            "episode": episode.index,
+            "gamma": episode.gamma,
+            "references": len(episode.correction.references),
+            "differ_from_given": int(((self._given >= 0) & (labels != self._given)).sum()),
+        }
+        told = f"{entry['references']:,} references, {entry['differ_from_given']:,} labels differ from the given ones"
+        if self._truth is not None:
+            entry["recovery"] = float((labels == self._truth)[self._truth >= 0].float().mean())
+            told += f", recovery {entry['recovery']:.2%}"
+        self._add(entry)
+        self._observer.note(f"episode {episode.index + 1} of {self._config.episodes}: {told}")
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self.history = [old for old in self.history if _place(old) < _place(entry)] + [entry]
+        self._run.save_history(self.history)
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, float]:
+    """Where an entry stands in the order of a run: an episode's own comes after its epochs."""
+    return entry["episode"], entry.get("epoch", float("inf"))
