@@ -1,0 +1,66 @@
+import ast
+import dataclasses
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import noisyknn
+from noisyknn import cli, config
+from noisyknn.config import Config, make_config, read_config
+from noisyknn.data import table
+from noisyknn.results import NEW_COLUMNS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_lists_every_command() -> None:
+    names = [command.name for command in cli.app.registered_commands]
+    assert len(names) >= 5
+    assert [name for name in names if f"| `noisyknn {name}` |" not in README] == []
+
+
+def test_readme_explains_every_new_column_and_every_column_that_is_found_by_name() -> None:
+    assert [name for name in NEW_COLUMNS if f"| `{name}` |" not in README] == []
+    assert [name for name in (*table.PATH_COLUMNS, *table.LABEL_COLUMNS) if f"`{name}`" not in README] == []
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+
+
+def test_the_gate_runs_the_command_of_the_readme() -> None:
+    lines = [line for line in README.splitlines() if re.fullmatch(r"python3 -m venv \.venv .* pytest", line)]
+    assert len(lines) == 1
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert project["version"] == noisyknn.__version__ == newest[1]
+
+
+def test_every_setting_has_a_line_of_documentation() -> None:
+    (definition,) = [node for node in ast.parse(inspect.getsource(config)).body
+                     if isinstance(node, ast.ClassDef) and node.name == "Config"]  # fmt: skip
+    documented = [
+        field.target.id
+        for field, text in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    ]  # fmt: skip
+    assert documented == [field.name for field in dataclasses.fields(Config)]
+
+
+def test_example_settings_are_valid() -> None:
+    settings = read_config(ROOT / "examples" / "settings.toml")
+    assert make_config(settings).episodes == settings["episodes"]
+
+
+def test_public_names_can_be_imported() -> None:
+    assert [name for name in noisyknn.__all__ if not hasattr(noisyknn, name)] == []
