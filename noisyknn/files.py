@@ -5,11 +5,11 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from noisyknn.errors import MachineError
+from noisyknn.errors import MachineError, UsageError
 
 
 @contextlib.contextmanager
@@ -55,6 +55,36 @@ def check_writable(path: Path) -> None:
         raise machine_error(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise machine_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], *, overwrite: bool) -> None:
+    """Refuse, before any work, what writing an output (option to path) would destroy, and what cannot be written.
+
+    Raises UsageError for an input, another output, what is no regular file and, without `overwrite`, what exists;
+    MachineError where the folder cannot be written. None is left alone.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise UsageError(f"{other} and {option} are the same file, {path}")
+        if path.exists():
+            if not path.is_file():
+                raise UsageError(f"{option} {path} is not a regular file; name a file (or - for standard output)")
+            if any(read is not None and _same_file(read, path) for read in inputs):
+                raise UsageError(f"{option} {path} is also an input; inputs are never modified, write to another file")
+            if not overwrite:
+                raise UsageError(f"{option} {path} exists already; add --overwrite to replace it")
+        check_writable(path)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # what is missing, or has a name that no file can have, is not the same
+        return False
 
 
 def write_json(path: Path, value: object) -> None:

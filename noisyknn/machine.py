@@ -29,7 +29,11 @@ def examine() -> dict[str, Any]:
         },
         "memory_available_gib": round(available_memory() / GIB, 1),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
-        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in _PACKAGES}
+        | {
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },  # torch tells CPU and CUDA builds apart
         "choices": {
             "device": str(device),
             "precision": "bf16" if wants_bf16("auto", device) else "fp32",

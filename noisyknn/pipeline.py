@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,20 +14,18 @@ from torch import Tensor
 from noisyknn import runs
 from noisyknn.config import Config, read_config
 from noisyknn.data.augment import Pixels
-from noisyknn.data.images import resolve_paths
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import Format, LabelTable, format_of, read_labels, write_table
-from noisyknn.errors import InterruptedRunError, first_ten
-from noisyknn.files import write_json
+from noisyknn.errors import InterruptedRunError, MachineError, first_ten
+from noisyknn.files import check_outputs, write_json
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Correction, Episode, Task, gamma_of
-from noisyknn.models.factory import build_backbone
 from noisyknn.models.model_file import save_model as write_model
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer, Silent
-from noisyknn.preparation import check_classes, check_outputs, configure, identify, read_truth
+from noisyknn.preparation import Job, check_labels, identify, prepare
 from noisyknn.progress import Progress
-from noisyknn.results import Labels, Outcome, Result, check_new_columns, fixed_table, summarise
+from noisyknn.results import Labels, Outcome, Result, fixed_table, summarise
 from noisyknn.training.device import find_device, wants_bf16
 from noisyknn.training.episode import Trainer
 
@@ -64,51 +60,38 @@ def clean(
     observer = observer or Silent()
     source = Path(labels) if isinstance(labels, str) else labels
     target = Path(out) if isinstance(out, str) else out
-    model_file, summary_file = (Path(file) if file else None for file in (save_model, summary))
-    check_outputs({"--out": target, "--save-model": model_file, "--summary": summary_file}, source, overwrite)
-    if isinstance(target, Path):
-        format_of(target, table_format, "--out")
+    config_file, model_file, summary_file = (Path(file) if file else None for file in (config, save_model, summary))
+    table_file = target if isinstance(target, Path) else None
+    outputs = {"--out": table_file, "--save-model": model_file, "--summary": summary_file}
+    check_outputs(outputs, [source if isinstance(source, Path) else None, config_file], overwrite=overwrite)
+    if table_file is not None:
+        format_of(table_file, table_format, "--out")
     table = read_labels(source, path_column=path_column, label_column=label_column, chosen_format=table_format)
-    check_new_columns(table)
-    truth = read_truth(table, truth_column)
-    files = resolve_paths(Path(images), table.paths, f"{table.table.name}, column {table.path_column!r}")
-    overrides = {**(read_config(Path(config)) if config else {}), **settings}
-    chosen = configure(table, files, preset, overrides, observer)
-    identity = identify(table, files, Path(images), chosen)
-    folder = Path(run_dir) if run_dir else runs.cached_run_dir(str(identity["key"]))
-    with runs.open_run(folder, identity, overwrite=overwrite) as run:
+    overrides = {**(read_config(config_file) if config_file else {}), **settings}
+    job = prepare(table, Path(images), truth_column, preset, overrides, observer)
+    check_outputs(outputs, job.inputs(), overwrite=overwrite)
+    with runs.open_run(Path(run_dir) if run_dir else None, identify(job), overwrite=overwrite) as run:
         try:
-            result = _run(table, files, truth, chosen, run, model_file, observer)
+            result = _run(job, run, model_file, observer)
+            if summary_file is not None:
+                write_json(summary_file, result.summary)
+            if target is not None:
+                write_table(result.table, target, chosen_format=table_format)
         except KeyboardInterrupt as error:
-            raise InterruptedRunError(f"interrupted; the same command goes on from what {folder} holds") from error
-        if target is not None:
-            write_table(result.table, target, chosen_format=table_format)
-        if summary_file is not None:
-            write_json(summary_file, result.summary)
+            raise InterruptedRunError(f"interrupted; the same command goes on from what {run.path} holds") from error
+        except torch.OutOfMemoryError as error:
+            raise MachineError("the GPU has too little free memory; give a smaller --batch-size") from error
         run.finish(result.summary)
-    if run_dir is None:
-        runs.remove_run(folder)
     return result
 
 
-def _run(
-    table: LabelTable,
-    files: Sequence[Path],
-    truth: Labels | None,
-    config: Config,
-    run: runs.RunDirectory,
-    model_file: Path | None,
-    observer: Observer,
-) -> Result:
+def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Observer) -> Result:
     started = time.monotonic()
-    observer.start("reading images", len(files), "images")
-    store = decode_all(files, config.store_size or config.image_size, config.fit, run.path, observer.advance)
-    _note_unreadable(store, table, observer)
+    table, config, truth = job.table, job.config, job.truth
+    store = _read_images(job, run, observer)
     rows = np.flatnonzero(store.readable)  # the N samples of everything below
-    if len(rows) < len(files):
-        check_classes(table.given_labels[rows], table, "readable ")
     progress = Progress(run, observer, config, table.given_labels[rows], None if truth is None else truth[rows])
-    trainer = _trainer(store, rows, table, config, run, progress, observer)
+    trainer = _trainer(store, rows, job, run, progress, observer)
     last = _episodes(trainer, len(table.classes), run, progress)
     if model_file is not None:
         model, _ = trainer.fit(last.correction.labels, 0.0, config.episodes)  # Algorithm 1, line 13
@@ -120,21 +103,27 @@ def _run(
     )
 
 
-def _note_unreadable(store: ImageStore, table: LabelTable, observer: Observer) -> None:
+def _read_images(job: Job, run: runs.RunDirectory, observer: Observer) -> ImageStore:
+    """Decode the images; raises InputError where too few of them can be read."""
+    table, config = job.table, job.config
+    observer.start("reading images", len(job.files), "images")
+    store = decode_all(job.files, config.store_size or config.image_size, config.fit, run.path, observer.advance)
     if store.reasons:
         named = [f"row {row + 1} {table.paths[row]!r} ({reason})" for row, reason in sorted(store.reasons.items())]
         observer.note(f"{len(named)} images could not be read and keep their labels: {first_ten(named)}")
+        check_labels(table, np.where(store.readable, table.given_labels, -1), config, "readable ")
+    return store
 
 
 def _trainer(
     store: ImageStore,
     rows: Labels,
-    table: LabelTable,
-    config: Config,
+    job: Job,
     run: runs.RunDirectory,
     progress: Progress,
     observer: Observer,
 ) -> Trainer:
+    config = job.config
     device = find_device(config.device)
     mean, std = store.mean_std(rows)
     images = store.tensor(device)
@@ -146,17 +135,8 @@ def _trainer(
             std=torch.from_numpy(std).to(device),
             size=config.image_size,
         ),
-        given_labels=torch.from_numpy(table.given_labels[rows]).to(device),
-        new_model=partial(
-            build_backbone,
-            config.backbone,
-            classes=len(table.classes),
-            image_size=config.image_size,
-            width=config.width,
-            weights=config.weights,
-            layer=config.layer,
-            seed=config.seed,
-        ),
+        given_labels=torch.from_numpy(job.table.given_labels[rows]).to(device),
+        new_model=job.new_model,
         config=config,
         device=device,
         bf16=wants_bf16(config.precision, device),

@@ -1,10 +1,11 @@
-"""All that is checked and settled before a run begins: outputs, labels, configuration, and what identifies the run."""
+"""All that is checked and settled before a run begins: labels, configuration, and what identifies the run."""
 
 import dataclasses
 import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +15,104 @@ import torchvision
 
 import noisyknn
 from noisyknn.config import Config, make_config
-from noisyknn.data.images import typical_size
+from noisyknn.data.images import resolve_paths, typical_size
 from noisyknn.data.noise_sources import label_text
-from noisyknn.data.table import LabelTable, find_column
+from noisyknn.data.table import LabelTable, encode_labels, find_column
 from noisyknn.errors import InputError, UsageError, first_ten
-from noisyknn.files import check_writable
+from noisyknn.models.backbone import Backbone
+from noisyknn.models.factory import build_backbone
+from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
 from noisyknn.presets import preset_settings
-from noisyknn.results import Labels
+from noisyknn.results import NEW_COLUMNS, Labels
 from noisyknn.training.device import find_device, wants_bf16
 
 
-def check_outputs(outputs: Mapping[str, object], source: object, overwrite: bool) -> None:
-    """Refuse, before any work, files that exist, that are the input, or whose folder cannot be written."""
-    files = {option: path for option, path in outputs.items() if isinstance(path, Path)}
-    for option, path in files.items():
-        if isinstance(source, Path) and path.exists() and source.exists() and path.samefile(source):
-            raise UsageError(f"{option} {path} is the input; inputs are never modified, name another file")
-        if path.is_dir():
-            raise UsageError(f"{option} {path} is a folder; name a file")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{option} {path} exists already; --overwrite replaces it")
-        check_writable(path)
-    if len({path.resolve() for path in files.values()}) < len(files):
-        raise UsageError(f"{' and '.join(files)} name the same file")
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be done: N rows, one per image."""
+
+    table: LabelTable
+    images: Path
+    """The folder that paths are relative to."""
+    files: list[Path]
+    """N absolute paths, some of which may not exist."""
+    truth: Labels | None
+    """(N,) true labels, only to be reported on: see `read_truth`."""
+    config: Config
+
+    def new_model(self) -> Backbone:
+        """The network with its initial weights."""
+        config = self.config
+        return build_backbone(
+            config.backbone,
+            classes=len(self.table.classes),
+            image_size=config.image_size,
+            width=config.width,
+            weights=config.weights,
+            layer=config.layer,
+            seed=config.seed,
+        )
+
+    def inputs(self) -> list[Path]:
+        """The files that the run reads, beside its table."""
+        weights = self.config.weights
+        return [*self.files, *([] if weights in (None, "DEFAULT") else [Path(weights)])]
+
+
+def prepare(
+    table: LabelTable,
+    images: Path,
+    truth_column: str | None,
+    preset: str,
+    overrides: Mapping[str, object],
+    observer: Observer,
+) -> Job:
+    """Check everything that can be checked before images are decoded, and settle the configuration.
+
+    `overrides` are settings that go before those of the preset. Raises InputError, UsageError or MachineError.
+    """
+    if taken := [column for column in NEW_COLUMNS if column in table.table.frame.columns]:
+        raise InputError(
+            f"{table.table.name} has already the columns {first_ten(taken)}, which clean writes; rename or remove them"
+        )
+    truth = read_truth(table, truth_column)
+    check_classes(table, table.given_labels, "")
+    files = resolve_paths(images, table.paths, f"{table.table.name}, column {table.path_column!r}")
+    config = configure(table, files, preset, overrides, observer)
+    check_labels(table, table.given_labels, config, "")
+    job = Job(table=table, images=images, files=files, truth=truth, config=config)
+    job.new_model()  # one that cannot be made is told now, before any work
+    return job
 
 
 def read_truth(table: LabelTable, column: str | None) -> Labels | None:
-    """True labels (N,) as class indices: -1 where the cell is empty, C for a class that no given label has."""
+    """True labels (N,) as class indices: -1 where the cell is empty, C for a class that no given label has.
+
+    Raises InputError where the column is missing, empty, or no column of labels.
+    """
     if column is None:
         return None
     if column == table.label_column:
         raise UsageError(f"--truth-column {column!r} is the column of given labels; name that with --label-column")
-    cells = table.table.frame[find_column(table.table, (), column, "--truth-column")]
+    true_classes, truth = encode_labels(table.table, find_column(table.table, (), column, "--truth-column"))
     index = {label_text(label): c for c, label in enumerate(table.classes)}
-    texts = ["" if gone else label_text(cell) for cell, gone in zip(cells.tolist(), cells.isna(), strict=True)]
-    return np.array([index.get(text, len(index)) if text else -1 for text in texts], dtype=np.int64)
+    known = np.array([index.get(label_text(label), len(index)) for label in true_classes], dtype=np.int64)
+    return np.where(truth >= 0, known[truth], -1)
 
 
 def configure(
     table: LabelTable, files: Sequence[Path], preset: str, overrides: Mapping[str, object], observer: Observer
 ) -> Config:
-    """Preset, overridden by the file and the options, and checked against the data."""
-    check_classes(table.given_labels, table, "")
+    """Preset, overridden by the file and the options."""
     device = find_device(str(overrides.get("device", "auto")))
     size, grey = typical_size(files)
     settings, reason = preset_settings(
         preset, rows=len(files), classes=len(table.classes), size=size, grey=grey, gpu=device.type == "cuda"
     )
     config = make_config({**settings, **overrides})
+    find_search(config.search, device)  # one that is not installed is told now
     observer.note(f"{reason}; {describe(config)}")
-    voters = int(len(files) * config.reference_start) if config.method == "selknn" else len(files)
-    if voters <= config.k and config.references_per_class is None:
-        raise InputError(
-            f"{table.table.name} has {len(files)} rows, of which {voters} vote in the first episode: too few for "
-            f"{config.k} neighbours; give a smaller --k or a larger --reference-start"
-        )
     return config
 
 
@@ -81,8 +124,27 @@ def describe(config: Config) -> str:
     )
 
 
-def check_classes(given: Labels, table: LabelTable, which: str) -> None:
-    """Refuse labels from which nothing can be learnt: one class only, or a class with a single row."""
+def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -> None:
+    """Refuse given labels (N,), -1 for none, from which nothing can be learnt, or of which too few can vote."""
+    check_classes(table, given, which)
+    counts = np.bincount(given[given >= 0])
+    cure = "give a smaller --k"
+    if config.method == "iterknn":
+        voters = int(counts.sum())
+    elif config.references_per_class is not None:
+        voters = int(counts.clip(max=config.references_per_class).sum())
+    else:
+        voters = int(np.rint(config.reference_start * counts).clip(min=1).sum())
+        cure += " or a larger --reference-start"
+    if voters <= config.k:
+        raise InputError(
+            f"{table.table.name}: too few rows for {config.k} neighbours: of {counts.sum()} {which}rows with a label, "
+            f"{voters} vote in the first episode; {cure}"
+        )
+
+
+def check_classes(table: LabelTable, given: Labels, which: str) -> None:
+    """Refuse one class only, or a class with a single row."""
     where = f"{table.table.name}, column {table.label_column!r}"
     counts = np.bincount(given[given >= 0], minlength=len(table.classes))
     if (counts > 0).sum() < 2:
@@ -98,12 +160,13 @@ def check_classes(given: Labels, table: LabelTable, which: str) -> None:
         )
 
 
-def identify(table: LabelTable, files: Sequence[Path], images: Path, config: Config) -> dict[str, Any]:
+def identify(job: Job) -> dict[str, Any]:
     """What makes a run the same run: configuration, input and versions, with a key made of all of it."""
+    table, config = job.table, job.config
     device = find_device(config.device)
     digest = hashlib.sha256(json.dumps([table.paths, [str(label) for label in table.classes]]).encode())
     digest.update(table.given_labels.tobytes())
-    for file in files:
+    for file in job.inputs():
         try:
             stat = file.stat()
             digest.update(f"{stat.st_size} {stat.st_mtime_ns};".encode())
@@ -112,8 +175,8 @@ def identify(table: LabelTable, files: Sequence[Path], images: Path, config: Con
     identity = {
         "input": {
             "table": table.table.name,
-            "images": str(images.resolve()),
-            "rows": len(files),
+            "images": str(job.images.resolve()),
+            "rows": len(job.files),
             "label_column": table.label_column,
             "sha256": digest.hexdigest(),
         },

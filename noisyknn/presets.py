@@ -26,6 +26,7 @@ def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) 
     passes = (GPU_PASSES if gpu else CPU_PASSES) * (32 / image_size) ** 2
     epochs = round(min(max(passes / rows, 8), 24 if rows >= 5000 else 40))
     batch_size = 2 ** min(max(round(rows / 40).bit_length(), 5), 9)
+    few = classes <= 20
     voters_per_class = rows * REFERENCE_START / classes
     settings: dict[str, object] = {
         "backbone": "preact_resnet18" if gpu else "cnn8",
@@ -40,13 +41,12 @@ def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) 
         "batch_size": batch_size,
         "optimizer": "sgd",
         "schedule": "one-cycle",
-        "lr": round(0.1 * (batch_size / 512) ** 0.5, 4),
+        "lr": round(0.3 * (batch_size / 512) ** 0.5, 3),
         "weight_decay": 5e-4,
-        "loss": "ce",
-        "label_smoothing": 0.1,
-        "gamma_decay": 2.0,
+        "loss": "sce" if few else "ce",  # reverse cross-entropy hardly learns where there are many classes
+        "label_smoothing": 0.0 if few else 0.1,
         "reference_start": REFERENCE_START,
-        "reference_step": 0.25,
+        "reference_step": 1 - REFERENCE_START,
         "k": int(min(max(voters_per_class / 2, 3), 50)),
     }
     reason = (

@@ -21,7 +21,8 @@ class Progress:
         self.history: list[dict[str, Any]] = run.load_history()
         self._run, self._observer, self._config = run, observer, config
         self._given = torch.from_numpy(given)
-        self._truth = None if truth is None else torch.from_numpy(truth)
+        known = truth is not None and bool((truth >= 0).any())
+        self._truth = torch.from_numpy(truth) if truth is not None and known else None
 
     def add_epoch(self, report: EpochReport) -> None:
         """Record one epoch of training."""

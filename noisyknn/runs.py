@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,13 +16,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from noisyknn.errors import MachineError, UsageError
+from noisyknn.errors import InputError, MachineError, UsageError, first_ten
 from noisyknn.files import atomic_file, machine_error, write_json
-
-
-def cached_run_dir(key: str) -> Path:
-    """The folder in the user's cache for the run of that key."""
-    return platformdirs.user_cache_path("noisyknn") / "runs" / key[:32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,50 +25,64 @@ class RunDirectory:
     """A folder with the manifest, the history and the state of one run; made by `open_run`."""
 
     path: Path
+    temporary: bool
+    """Whether it goes when the run is finished."""
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What identifies the run, and its status: ``running`` or ``finished``."""
-        return cast(dict[str, Any], json.loads((self.path / "manifest.json").read_text(encoding="utf-8")))
+        return cast(dict[str, Any], _read_json(self.path / _MANIFEST))
 
     def finish(self, results: Mapping[str, object]) -> None:
-        """Mark the run as finished and keep its results in the manifest."""
-        write_json(self.path / "manifest.json", self.manifest | {"status": "finished", "results": dict(results)})
-        self._checkpoint.unlink(missing_ok=True)
+        """Remove a temporary run; else keep its results in the manifest, mark it as finished, and free its space."""
+        if self.temporary:
+            self.remove()
+            return
+        write_json(self.path / _MANIFEST, self.manifest | {"status": "finished", "results": dict(results)})
+        for name in (_CHECKPOINT, "images.u8"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder; killed on the way, what is left is still a run that can be resumed."""
+        _empty(self.path)
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def save_episode(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep the tensors of a finished episode; what was saved within it is no longer needed."""
         self._save(self.path / f"episode-{index:04d}.safetensors", tensors, {})
-        self._checkpoint.unlink(missing_ok=True)
+        (self.path / _CHECKPOINT).unlink(missing_ok=True)
 
     def load_last_episode(self) -> tuple[int, dict[str, Tensor]] | None:
         """Index and tensors of the last finished episode, if there is one."""
-        saved = sorted(self.path.glob("episode-*.safetensors"))
+        saved = self._episodes()
         return (int(saved[-1].stem[8:]), self._load(saved[-1])[0]) if saved else None
+
+    def has_episodes(self) -> bool:
+        """Whether an episode was finished, so that there is work to lose."""
+        return bool(self._episodes())
 
     def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
         """Keep the state of an unfinished episode, in place of an earlier one."""
-        self._save(self._checkpoint, state, {"episode": str(episode), "epochs_done": str(epochs_done)})
+        self._save(self.path / _CHECKPOINT, state, {"episode": str(episode), "epochs_done": str(epochs_done)})
 
     def load(self, episode: int) -> tuple[int, dict[str, Tensor]] | None:
         """Number of epochs done and the state, if any was saved within this episode."""
-        if not self._checkpoint.exists():
+        if not (self.path / _CHECKPOINT).exists():
             return None
-        state, metadata = self._load(self._checkpoint)
+        state, metadata = self._load(self.path / _CHECKPOINT)
         return (int(metadata["epochs_done"]), state) if metadata["episode"] == str(episode) else None
 
     def load_history(self) -> list[dict[str, Any]]:
         """What `save_history` kept."""
-        file = self.path / "history.json"
-        return cast(list[dict[str, Any]], json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+        file = self.path / _HISTORY
+        return cast(list[dict[str, Any]], _read_json(file)) if file.exists() else []
 
     def save_history(self, history: list[dict[str, Any]]) -> None:
         """Keep the history of all epochs and episodes so far."""
-        write_json(self.path / "history.json", history)
+        write_json(self.path / _HISTORY, history)
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
+    def _episodes(self) -> list[Path]:
+        return sorted(self.path.glob("episode-*.safetensors"))
 
     def _save(self, path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -84,55 +94,123 @@ class RunDirectory:
             with safetensors.safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
-            raise MachineError(f"{path} is damaged ({error}); --overwrite starts the run anew") from error
+            raise _damaged(path, error) from error
 
 
 @contextlib.contextmanager
-def open_run(path: Path, identity: Mapping[str, object], *, overwrite: bool) -> Iterator[RunDirectory]:
+def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bool) -> Iterator[RunDirectory]:
     """Open the run directory `path`, making it if need be, and hold its lock.
 
     An unfinished run of the same identity is there to be resumed. A finished one, or another run's, is refused with
-    UsageError, or emptied where `overwrite` says so.
+    UsageError, or emptied where `overwrite` says so. Without a path it is a folder of the user's cache, chosen by the
+    identity's ``key``, that goes when the run is finished or when its input proves unusable.
     """
+    run = RunDirectory(path or cached_run_dir(str(identity["key"])), temporary=path is None)
+    with _locked(run.path):
+        _prepare(run.path, identity, overwrite)
+        try:
+            yield run
+        except InputError:
+            if run.temporary and not run.has_episodes():
+                run.remove()
+            raise
+
+
+def cached_run_dir(key: str) -> Path:
+    """The folder in the user's cache for the run of that key."""
+    return platformdirs.user_cache_path("noisyknn") / "runs" / key[:32]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if need be; a folder of something else is refused untouched."""
     try:
+        if path.exists():
+            _check_own(path)
         path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / "run.lock", timeout=0)
+        lock = filelock.FileLock(path / _LOCK, timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
         raise MachineError(f"another noisyknn is working in {path}; wait for it, or use another --run-dir") from error
     except OSError as error:
-        raise machine_error(path, error) from error
+        raise MachineError(f"{machine_error(path, error)}; --run-dir FOLDER keeps the run elsewhere") from error
     try:
-        _prepare(path, identity, overwrite)
-        yield RunDirectory(path)
+        yield
     finally:
         lock.release()
 
 
-def _prepare(path: Path, identity: Mapping[str, object], overwrite: bool) -> None:
-    manifest = path / "manifest.json"
-    strangers = [item.name for item in path.iterdir() if not _OWN_FILE.fullmatch(item.name)]
+def _check_own(path: Path) -> None:
+    """Raise UsageError where `path` is no folder, or holds what no run has written."""
+    if not path.is_dir():
+        raise UsageError(f"--run-dir {path} is not a folder; name a new or empty one")
+    names = {item.name for item in path.iterdir()}
+    own = _OWN_FILE if _MANIFEST in names else _FIRST_FILE  # without its manifest, nobody knows whose state that is
+    strangers = sorted(name for name in names if not own.fullmatch(name))
+    if _MANIFEST in names and _status(_read_json(path / _MANIFEST)) is None:
+        strangers.append(_MANIFEST)
     if strangers:
-        raise UsageError(f"--run-dir {path} holds files of something else ({strangers[0]}); name a new or empty folder")
-    found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else None
-    if found is not None:
-        differing = [name for name, value in identity.items() if found.get(name) != json.loads(json.dumps(value))]
-        if found["status"] == "running" and not differing:
+        raise UsageError(f"{path} holds files of something else ({first_ten(strangers)}); name a new --run-dir")
+
+
+def _prepare(path: Path, identity: Mapping[str, object], overwrite: bool) -> None:
+    for half_written in path.glob(".noisyknn-*.part"):
+        half_written.unlink()
+    manifest = path / _MANIFEST
+    if manifest.exists():
+        found = _read_json(manifest)
+        differing = _differences(found, json.loads(json.dumps(identity)))
+        if _status(found) == "running" and not differing:
             return
         if not overwrite:
-            what = f"belongs to another run (it differs in {', '.join(differing)})" if differing else "is finished"
+            what = f"belongs to another run ({first_ten(differing)})" if differing else "is finished"
             raise UsageError(f"the run in {path} {what}; --overwrite starts it anew, another --run-dir leaves it be")
-        for item in path.iterdir():
-            if item.name != "run.lock":
-                item.unlink()
+        _empty(path)
     write_json(manifest, {**identity, "status": "running"})
 
 
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Each setting that is not alike, with both values; the key follows from the others."""
+    told = []
+    for name in sorted((found.keys() | wanted.keys()) - {"key", "status", "results"}):
+        old, new = found.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            told += _differences(old, new)
+        elif old != new:
+            told.append(f"{name} was {reprlib.repr(old)}, is {reprlib.repr(new)}")
+    return told
+
+
+def _empty(path: Path) -> None:
+    """Remove a run's files but the lock, newest state first and the manifest last."""
+    for item in sorted(path.iterdir(), reverse=True):
+        if item.name not in (_LOCK, _MANIFEST):
+            item.unlink()
+    (path / _MANIFEST).unlink(missing_ok=True)
+
+
+def _status(manifest: object) -> str | None:
+    """The status of a run, None where `manifest` is not that of a run."""
+    status = manifest.get("status") if isinstance(manifest, dict) else None
+    return status if status in ("running", "finished") else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> MachineError:
+    what = "folder" if path.name == _MANIFEST else "file"
+    return MachineError(
+        f"{path} is damaged ({error}); remove that {what}, and the same command does what was in it again"
+    )
+
+
+_LOCK, _MANIFEST, _HISTORY, _CHECKPOINT = "run.lock", "manifest.json", "history.json", "checkpoint.safetensors"
+_FIRST_FILE = re.compile(r"run\.lock|\.noisyknn-\w+\.part")
 _OWN_FILE = re.compile(
-    r"run\.lock|manifest\.json|history\.json|images\.u8|(episode-\d+|checkpoint)\.safetensors|\..*\.part"
+    _FIRST_FILE.pattern + r"|manifest\.json|history\.json|images\.u8|(episode-\d+|checkpoint)\.safetensors"
 )
-
-
-def remove_run(path: Path) -> None:
-    """Remove a run directory of the cache."""
-    shutil.rmtree(path, ignore_errors=True)

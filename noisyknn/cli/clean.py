@@ -11,11 +11,13 @@ from noisyknn.cli.common import (
     DebugOption,
     FormatOption,
     QuietOption,
+    note,
     show_table,
     sink,
     source,
 )
 from noisyknn.cli.terminal import Terminal
+from noisyknn.errors import UsageError
 
 
 def clean(
@@ -35,7 +37,7 @@ def clean(
     table_format: FormatOption = None,
     method: Annotated[
         Literal["selknn", "iterknn"] | None,
-        typer.Option(help="selknn: labels of small loss vote; iterknn: all labels vote.  [default: selknn]"),
+        typer.Option(help="selknn: labels of small loss vote; iterknn: all labels vote.", show_default="selknn"),
     ] = None,
     preset: Annotated[
         Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"],
@@ -51,7 +53,7 @@ def clean(
         str | None, typer.Option(help="DEFAULT (torchvision's download) or a .safetensors file to start from.")
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="Stage that features are taken from.  [default: last convolutional stage]")
+        str | None, typer.Option(help="Stage that features are taken from.", show_default="last convolutional stage")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels that the network sees.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
@@ -71,15 +73,15 @@ def clean(
     reference_step: Annotated[
         float | None, typer.Option(help="What that share grows by after each episode, until 1.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.  [default: auto]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="auto takes bf16 where the device computes it natively.  [default: auto]"),
+        typer.Option(help="auto takes bf16 where the device computes it natively.", show_default="auto"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder for the run's manifest, history and state.  [default: cache, until done]"),
+        typer.Option(help="Folder for the run's manifest, history and state.", show_default="cache, until done"),
     ] = None,
     save_model: Annotated[
         Path | None, typer.Option(help="Train once more on the corrected labels and save the model (.safetensors).")
@@ -115,6 +117,9 @@ def clean(
         "precision": precision,
         "seed": seed,
     }
+    for option, file in (("--save-model", save_model), ("--summary", summary)):
+        if file == STANDARD_STREAM:
+            raise UsageError(f"{option} takes a file")
     settings = {name: value for name, value in given.items() if value is not None}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
     with Terminal(quiet=quiet) as terminal:
@@ -153,6 +158,4 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         table.add_row(name.replace("_", " "), "", f"{value:.2%}")
     show_table(table, stderr=True)
     if out != STANDARD_STREAM:
-        from noisyknn.cli.common import note
-
         note(f"wrote {out}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, ParamSpec
 
 import typer
 
-from noisyknn.errors import NoisyKnnError, UsageError
+from noisyknn import files
+from noisyknn.errors import NoisyKnnError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,6 +33,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        _replace_closed_streams()
         try:
             command(*args, **kwargs)
             sys.stdout.flush()  # here, since a broken pipe can no longer be caught when Python flushes at its end
@@ -58,8 +60,15 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 def _fail(message: str, exit_code: int) -> None:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(f"noisyknn: {message}", file=sys.stderr)  # noqa: T201
+    note(message)
     sys.exit(exit_code)
+
+
+def _replace_closed_streams() -> None:
+    """Give the standard streams that the caller has closed an end: what is written to None goes to standard output."""
+    for name, mode in (("stdin", "r"), ("stdout", "r"), ("stderr", "w")):  # results that nobody takes are an error
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
 
 
 def _drop_unwritable() -> None:
@@ -81,30 +90,19 @@ def sink(path: Path) -> Path | BinaryIO:
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None], *, overwrite: bool) -> None:
-    """Raise UsageError where an output (option to path) would overwrite an input, another output or, unasked, a file.
-
-    ``-`` and None are left alone.
-    """
-    seen: dict[Path, str] = {}
-    for option, path in outputs.items():
-        if path is None or path == STANDARD_STREAM:
-            continue
-        other = seen.setdefault(path.resolve(), option)
-        if other != option:
-            raise UsageError(f"{other} and {option} are the same file, {path}")
-        if not path.exists():
-            continue
-        if not path.is_file():
-            raise UsageError(f"{option} {path} is not a regular file; name a file (or - for standard output)")
-        if any(read is not None and read.exists() and read.samefile(path) for read in inputs):
-            raise UsageError(f"{option} {path} is also an input; inputs are never modified, write to another file")
-        if not overwrite:
-            raise UsageError(f"{option} {path} exists already; add --overwrite to replace it")
+    """`files.check_outputs` of all that are files, which ``-`` is not."""
+    named = {option: None if path == STANDARD_STREAM else path for option, path in outputs.items()}
+    files.check_outputs(named, [path for path in inputs if path != STANDARD_STREAM], overwrite=overwrite)
 
 
 def note(message: str) -> None:
     """Print a message on standard error."""
-    print(f"noisyknn: {message}", file=sys.stderr)  # noqa: T201
+    print(f"noisyknn: {printable(message)}", file=sys.stderr)  # noqa: T201
+
+
+def printable(message: str) -> str:
+    """`message` with control characters spelled out: paths and cells in it must not command the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in message)
 
 
 def show_table(table: "Table", *, stderr: bool = False) -> None:

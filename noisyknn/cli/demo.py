@@ -15,7 +15,7 @@ from noisyknn.errors import UsageError
 
 def demo(
     keep: Annotated[
-        Path | None, typer.Option(help="New folder to keep images and tables in.  [default: none, all is removed]")
+        Path | None, typer.Option(help="New folder to keep images and tables in.", show_default="none, all is removed")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of the training.")] = 0,
     debug: DebugOption = False,
@@ -33,6 +33,6 @@ def demo(
         note(f"$ noisyknn inject-noise --labels {labels} --out {noisy} --noise symmetric --rate 0.4 --seed {seed}")
         inject_noise(labels, noisy, "symmetric", rate=0.4, seed=seed, quiet=True, debug=debug)
         note(f"$ noisyknn clean --images {folder / 'images'} --labels {noisy} --out {fixed} --seed {seed}")
-        clean(folder / "images", noisy, fixed, seed=seed, debug=debug)
+        clean(folder / "images", noisy, fixed, seed=seed, run_dir=Path(temporary) / "run", debug=debug)
         note(f"$ noisyknn evaluate {fixed} --truth-column clean_label")
         evaluate(fixed, truth_column="clean_label", debug=debug)

@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from noisyknn.cli.common import note
+from noisyknn.cli.common import note, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -35,7 +35,8 @@ class Terminal:
         if self._quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(f"noisyknn: {message}", markup=False, highlight=False, soft_wrap=True)
+            text = f"noisyknn: {printable(message)}"
+            self._bar.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             note(message)
 

@@ -75,10 +75,10 @@ def crop_and_flip(
 
 
 def _reflected(place: Tensor, length: int) -> Tensor:
-    """Indices outside 0 to length - 1 folded back at the borders, which are not repeated."""
-    period = max(1, 2 * (length - 1))
+    """Indices outside 0 to length - 1 folded back at the borders, which are not repeated, as often as need be."""
+    period = 2 * (length - 1)
     place = place.remainder(period)
-    return torch.minimum(place, period - place) if length > 1 else place * 0
+    return torch.minimum(place, period - place)
 
 
 def affine(batch: Tensor, rotation: float, translation: float, generator: torch.Generator) -> Tensor:

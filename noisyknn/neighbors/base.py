@@ -17,8 +17,8 @@ SPARE = 8
 """Candidates asked for beyond k + 1, so that rounding in a search cannot push a true neighbour out."""
 QUERIES = 4096
 """Most samples of one tile."""
-TILE_ELEMENTS = 1 << 24
-"""Size of the largest temporary tensor, in elements: 64 MiB of float32."""
+TILE_ELEMENTS = 1 << 22
+"""Size of the largest temporary tensor of this module, in elements: 16 MiB of float32, which caches like."""
 
 
 class Search(Protocol):
@@ -58,8 +58,8 @@ def nearest(features: Tensor, references: Tensor, k: int, search: Search) -> Ite
     """The k nearest of the reference rows (R,) for every row of features (N, D), tile by tile in order of rows.
 
     A search only proposes candidates. Their distances are computed again, directly, so that searches agree; only where
-    more than SPARE references are as near as the k-th may they take different ones of these. With R <= k there are
-    R - 1 neighbours: all but the sample itself, or all but the farthest. Takes at least two references.
+    more than SPARE references are as near as the k-th, to its rounding, may they take different ones of these. With
+    R <= k there are R - 1 neighbours: all but the sample itself, or all but the farthest. Takes two references or more.
     """
     count, k = min(k + 1 + SPARE, len(references)), min(k, len(references) - 1)
     features = features.float().contiguous()
@@ -79,5 +79,5 @@ def nearest(features: Tensor, references: Tensor, k: int, search: Search) -> Ite
 def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tensor:
     """Squared L2 distances (Q, count) from each of samples (Q,) to its rows (Q, count)."""
     tile_rows = max(1, TILE_ELEMENTS // (rows.shape[1] * features.shape[1]))
-    tiles = zip(samples.split(tile_rows), rows.split(tile_rows), strict=True)
+    tiles = zip(torch.split(samples, tile_rows), torch.split(rows, tile_rows), strict=True)
     return torch.cat([(features[near] - features[each, None]).square().sum(2) for each, near in tiles])

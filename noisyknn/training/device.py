@@ -22,7 +22,7 @@ def find_device(name: str) -> torch.device:
                 f"--device {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' says what there is"
             )
         if int(parts[1] or 0) >= torch.cuda.device_count():
-            raise MachineError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs, counted from 0")
+            raise MachineError(f"--device {name}: this machine's last GPU is cuda:{torch.cuda.device_count() - 1}")
     return torch.device(name)
 
 

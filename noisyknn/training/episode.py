@@ -3,7 +3,9 @@
 Symbols: N samples, B samples of a batch, D features.
 """
 
+import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +21,10 @@ from noisyknn.errors import MachineError
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.losses import LossFn, cross_entropy, mixed_loss, symmetric_cross_entropy
 from noisyknn.observer import Observer
+from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
 from noisyknn.training.schedule import learning_rate
 
-FEATURE_BATCH = 1000
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 
@@ -77,103 +79,108 @@ class Trainer:
     observer: Observer
 
     def __call__(self, labels: Tensor, gamma: float, episode: int) -> Trained:
-        """Lines 3 to 8 of Algorithm 1, and the features that line 9 needs."""
+        """Lines 3 to 8 of Algorithm 1, and the features that line 9 needs.
+
+        Raises MachineError when a loss or a feature is no longer a number.
+        """
         model, cumulative_loss = self.fit(labels, gamma, episode)
-        return Trained(features=self.features(model), cumulative_loss=cumulative_loss)
+        features = self.features(model)
+        if not features.sum().isfinite():  # the last step may be the one that went too far; a sum needs no memory
+            raise self._diverged(self._name(episode))
+        return Trained(features=features, cumulative_loss=cumulative_loss)
 
     def fit(self, labels: Tensor, gamma: float, episode: int) -> tuple[Backbone, Tensor]:
         """Train a new network on current labels (N,), -1 for none; returns it with the cumulative losses (N,).
 
         Raises MachineError when the loss is no longer a number.
         """
-        config = self.config
+        config, name = self.config, self._name(episode)
         model = self.new_model().to(self.device).to(memory_format=torch.channels_last)
-        optimizer = _optimizer(model, config)
         tracker = LossTracker(len(labels), self.device)
+        learner = Learner(model=model, optimizer=new_optimizer(model, config), tracker=tracker)
         rows = torch.nonzero(labels >= 0)[:, 0]
-        name = f"episode {episode + 1} of {config.episodes}" if episode < config.episodes else "final training"
         self.observer.start(name, config.epochs * len(rows), "images")
-        first = self._resume(episode, model, optimizer, tracker)
+        first = self._resume(learner, episode)
         self.observer.advance(first * len(rows))
         saved = time.monotonic()
         for epoch in range(first, config.epochs):
             started = time.monotonic()
-            self._train_epoch(model, optimizer, tracker, rows, labels, gamma, episode, epoch)
+            with _seeded(_seed(config.seed, episode, epoch), self.device) as generator:
+                self._train_epoch(learner, rows, labels, gamma, epoch, generator)
             loss = float(tracker.end_epoch(rows))
-            if not torch.isfinite(torch.tensor(loss)):
-                where = f"episode {episode + 1}, epoch {epoch + 1}"
-                raise MachineError(f"training diverged in {where}; try a lower --lr than {config.lr:g}")
+            if not math.isfinite(loss):
+                raise self._diverged(f"epoch {epoch + 1} of {name}")
             seconds = time.monotonic() - started
+            speed = len(rows) / seconds
             self.on_epoch(
-                EpochReport(
-                    episode=episode, epoch=epoch, loss=loss, seconds=seconds, images_per_second=len(rows) / seconds
-                )
+                EpochReport(episode=episode, epoch=epoch, loss=loss, seconds=seconds, images_per_second=speed)
             )
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS and epoch + 1 < config.epochs:
-                self.checkpoints.save(episode, epoch + 1, _state(model, optimizer, tracker))
+                self.checkpoints.save(episode, epoch + 1, learner.state())
                 saved = time.monotonic()
         return model, tracker.cumulative
 
+    def features(self, model: Backbone) -> Tensor:
+        """Features (N, D) float32 of all samples, averaged over the mirror images where flips are trained on."""
+        model.eval()
+        samples = torch.arange(len(self.given_labels), device=self.device)
+        batches = torch.split(samples, self.config.batch_size)  # what fits into memory in training fits here
+        first = self._features_of(model, batches[0])
+        features = first.new_empty(len(samples), first.shape[1])  # joining a list would hold everything twice
+        features[batches[0]] = first
+        for batch in batches[1:]:
+            features[batch] = self._features_of(model, batch)
+        return features
+
+    @torch.no_grad()
+    def _features_of(self, model: Backbone, samples: Tensor) -> Tensor:
+        images = self.pixels.plain(samples)
+        views = (images, images.flip(3)) if self.config.flip else (images,)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return torch.stack([model.logits_and_features(view)[1] for view in views]).mean(0)
+
     def _train_epoch(
-        self,
-        model: Backbone,
-        optimizer: torch.optim.Optimizer,
-        tracker: LossTracker,
-        rows: Tensor,
-        labels: Tensor,
-        gamma: float,
-        episode: int,
-        epoch: int,
+        self, learner: Learner, rows: Tensor, labels: Tensor, gamma: float, epoch: int, generator: torch.Generator
     ) -> None:
         config = self.config
-        generator = torch.Generator(self.device).manual_seed(_seed(config.seed, episode, epoch))
         order = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
-        batches = torch.tensor_split(order, -(-len(order) // config.batch_size))  # even sizes, for BatchNorm
+        batches = torch.tensor_split(order, _batch_count(len(order), config.batch_size))
         given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
         loss = _loss(config)
-        model.train()
+        learner.model.train()
         for step, batch in enumerate(batches):
-            for group in optimizer.param_groups:
+            for group in learner.optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch, step / len(batches))
             images = self.pixels.augmented(batch, config, generator)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = model(images)
+                logits = learner.model(images)
             total, on_current = mixed_loss(logits.float(), labels[batch], given[batch], gamma, loss)
-            optimizer.zero_grad()
+            learner.optimizer.zero_grad()
             total.mean().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            tracker.record(batch, on_current)
+            learner.optimizer.step()
+            learner.tracker.record(batch, on_current)
             self.observer.advance(len(batch))
 
-    def _resume(self, episode: int, model: Backbone, optimizer: torch.optim.Optimizer, tracker: LossTracker) -> int:
+    def _resume(self, learner: Learner, episode: int) -> int:
         """Take up the state saved within this episode, if any; returns the number of epochs that are done."""
         saved = self.checkpoints.load(episode)
         if saved is None:
             return 0
         epochs_done, state = saved
-        _restore(state, model, optimizer, tracker)
+        learner.restore(state)
         return epochs_done
 
-    def features(self, model: Backbone) -> Tensor:
-        """Features (N, D) float32 of all stored images, averaged over the mirror images where flips are trained on."""
-        model.eval()
-        return torch.cat(list(self._feature_batches(model)))
+    def _name(self, episode: int) -> str:
+        episodes = self.config.episodes
+        return f"episode {episode + 1} of {episodes}" if episode < episodes else "final training"
 
-    @torch.no_grad()
-    def _feature_batches(self, model: Backbone) -> Iterator[Tensor]:
-        for rows in torch.split(torch.arange(len(self.given_labels), device=self.device), FEATURE_BATCH):
-            images = self.pixels.plain(rows)
-            views = (images, images.flip(3)) if self.config.flip else (images,)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                yield torch.stack([model.logits_and_features(view)[1] for view in views]).mean(0)
+    def _diverged(self, where: str) -> MachineError:
+        return MachineError(f"training diverged in {where}; try a lower --lr than {self.config.lr:g}")
 
 
-def _optimizer(model: Backbone, config: Config) -> torch.optim.Optimizer:
-    if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.SGD(
-        model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay, fused=True
-    )
+def _batch_count(samples: int, batch_size: int) -> int:
+    """How many batches of even size an epoch has; none of a single sample, which BatchNorm cannot learn from."""
+    return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
 def _loss(config: Config) -> LossFn:
@@ -193,26 +200,9 @@ def _seed(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
 
 
-def _state(model: Backbone, optimizer: torch.optim.Optimizer, tracker: LossTracker) -> dict[str, Tensor]:
-    """All that the rest of the episode depends on, as named tensors: random numbers are seeded anew each epoch."""
-    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items() if tensor is not None}
-    return state | {"cumulative_loss": tracker.cumulative}
-
-
-def _restore(
-    state: Mapping[str, Tensor], model: Backbone, optimizer: torch.optim.Optimizer, tracker: LossTracker
-) -> None:
-    model.load_state_dict({name[6:]: tensor for name, tensor in state.items() if name.startswith("model.")})
-    parameters = list(model.parameters())
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            parameter = parameters[int(index)]
-            if tensor.shape == parameter.shape:  # fused optimisers need the moments in their parameter's memory format
-                tensor = torch.empty_like(parameter).copy_(tensor)
-            moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    tracker.cumulative.copy_(state["cumulative_loss"])
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    """A generator on the device; torch's global one, which dropout draws from, is seeded too and restored at last."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield torch.Generator(device).manual_seed(seed)

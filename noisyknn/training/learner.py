@@ -1,0 +1,52 @@
+"""A network in training together with everything that the rest of its episode depends on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from noisyknn.config import Config
+from noisyknn.models.backbone import Backbone
+from noisyknn.training.loss_tracker import LossTracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A network, its optimiser and its losses so far; random numbers are seeded anew each epoch and need no keeping."""
+
+    model: Backbone
+    optimizer: torch.optim.Optimizer
+    tracker: LossTracker
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it as named tensors."""
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items() if tensor is not None}
+        return state | {"cumulative_loss": self.tracker.cumulative}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave, in this process or an earlier one."""
+        self.model.load_state_dict({name[6:]: tensor for name, tensor in state.items() if name.startswith("model.")})
+        parameters = list(self.model.parameters())
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                parameter = parameters[int(index)]
+                if tensor.shape == parameter.shape:  # fused optimisers need moments in their parameter's memory format
+                    tensor = torch.empty_like(parameter).copy_(tensor)
+                moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.tracker.cumulative.copy_(state["cumulative_loss"])
+
+
+def new_optimizer(model: Backbone, config: Config) -> torch.optim.Optimizer:
+    """The optimiser that the configuration names; the learning rate is set before each step."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.SGD(
+        model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay, fused=True
+    )

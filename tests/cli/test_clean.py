@@ -1,0 +1,485 @@
+import io
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import noisyknn
+from noisyknn import pipeline
+from noisyknn.models.model_file import load_model
+from noisyknn.results import NEW_COLUMNS
+from tests.cli.conftest import Cli
+from tests.small_data import FAST_SETTINGS, as_options, contents
+
+MAIN = "from noisyknn.cli import main; main()"
+AWKWARD = 'a "quoted", cell\nof two lines'
+
+
+@pytest.fixture
+def fixed(data: Path) -> Path:
+    return data / "out" / "fixed.csv"
+
+
+def test_the_table_comes_back_with_its_labels_mended(clean: Cli, data: Path, fixed: Path, cache: Path) -> None:
+    before = contents(data)
+    result = clean("--epochs", 8, "--out", fixed)
+    assert (result.code, result.stdout) == (0, b"")
+    assert {name: raw for name, raw in contents(data).items() if name != "out/fixed.csv"} == before
+    assert contents(cache) == {}
+    given, table = pd.read_csv(data / "labels.csv"), pd.read_csv(fixed)
+    assert list(table.columns) == [*given.columns, *NEW_COLUMNS]
+    assert table[list(given.columns)].equals(given)
+    assert (given["label"] == given["clean_label"]).mean() < 0.9
+    assert (table["corrected_label"] == table["clean_label"]).mean() > 0.95
+    assert (table["is_label_issue"] == (table["corrected_label"] != table["label"])).all()
+    assert (table["status"] == np.where(table["is_label_issue"], "corrected", "kept")).all()
+    assert table["confidence"].between(0, 1).all()
+    assert table["label_score"].between(0, 1).all()
+    wrong = given["label"] != given["clean_label"]
+    assert table["label_score"][wrong].max() < table["label_score"][~wrong].median()
+    assert table["cumulative_loss"].notna().all()
+
+
+def test_what_is_told_on_the_way(clean: Cli, fixed: Path) -> None:
+    told = clean("--truth-column", "clean_label").stderr
+    assert "noisyknn: preset auto: 48 colour images of about 12 pixels in 3 classes on " in told
+    assert "selknn with cnn5 at 16 pixels, 2 episodes of 1 epochs, k = 4" in told
+    assert re.search(r"episode 2 of 2: 36 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
+    assert "│ unreadable" in told
+    assert re.search(r"│ recovery +│ +│ \d+\.\d\d%", told)
+    assert told.endswith(f"noisyknn: wrote {fixed}\n")
+
+
+def test_quiet_is_silent(clean: Cli) -> None:
+    assert clean("--quiet").stderr == ""
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_others(clean: Cli, data: Path) -> None:
+    outs = [data / "out" / f"{i}.csv" for i in range(3)]
+    for out, seed in zip(outs, (5, 5, 6), strict=True):
+        assert clean("--out", out, "--seed", seed).code == 0
+    first, again, other = (out.read_bytes() for out in outs)
+    assert first == again != other
+
+
+def test_true_labels_are_never_learnt_from(clean: Cli, data: Path, fixed: Path) -> None:
+    told = data / "out" / "told.csv"
+    assert clean("--truth-column", "clean_label", "--out", told).code == clean().code == 0
+    assert told.read_bytes() == fixed.read_bytes()
+
+
+def test_standard_streams(clean: Cli, data: Path, fixed: Path) -> None:
+    raw = (data / "labels.csv").read_bytes()
+    piped = clean("--labels", "-", "--out", "-", "--quiet", stdin=raw)
+    assert (piped.code, piped.stderr) == (0, "")
+    clean()
+    assert piped.stdout == fixed.read_bytes()
+    assert piped.stdout.startswith(b"path,label,clean_label,corrected_label,")
+    parquet = clean("--out", "-", "--format", "parquet")
+    assert pd.read_parquet(io.BytesIO(parquet.stdout))["path"].tolist() == pd.read_csv(fixed)["path"].tolist()
+    from_parquet = clean("--labels", "-", "--out", "-", stdin=_to_parquet(pd.read_csv(data / "labels.csv")))
+    assert from_parquet.stdout == piped.stdout
+
+
+def _to_parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def test_parquet_keeps_the_types_of_all_columns(clean: Cli, data: Path) -> None:
+    table = pd.read_csv(data / "labels.csv")
+    columns = {
+        "id": pa.array(range(len(table)), pa.uint64()),
+        "image": pa.array(table["path"], pa.large_string()),
+        "day": pa.array(np.arange(len(table)).astype("datetime64[D]")),
+        "given_label": pa.array(table["label"].map({"blue": 30, "green": 4, "red": 100}), pa.int16()),
+        "note": pa.array([AWKWARD, None] * 24),
+        "tags": pa.array([["a"], []] * 24),
+    }
+    source, out = data / "labels.PARQUET", data / "out" / "fixed.pq"
+    pq.write_table(pa.table(columns), source)
+    assert clean("--labels", source, "--out", out).code == 0
+    before, after = pq.read_table(source), pq.read_table(out)
+    assert after.column_names == [*columns, *NEW_COLUMNS]
+    for name in columns:
+        assert after.column(name).to_pylist() == before.column(name).to_pylist()
+    assert [after.schema.field(name).type for name in ("id", "day", "given_label", "tags")] == [
+        before.schema.field(name).type for name in ("id", "day", "given_label", "tags")
+    ]
+    assert after.schema.field("corrected_label").type == pa.int16()
+    assert set(after.column("corrected_label").to_pylist()) <= {30, 4, 100}
+    types = {name: str(after.schema.field(name).type) for name in NEW_COLUMNS[1:5]}
+    assert types == {
+        "confidence": "double",
+        "cumulative_loss": "double",
+        "label_score": "double",
+        "is_label_issue": "bool",
+    }
+
+
+def test_columns_and_cells_of_any_kind_pass_through_a_csv(clean: Cli, data: Path, fixed: Path) -> None:
+    table = pd.read_csv(data / "labels.csv").drop(columns="clean_label")
+    table = table.rename(columns={"path": "My File", "label": 'the "class"'})[::-1]
+    table.insert(0, "zip", "00420")
+    table.insert(1, "note", AWKWARD)
+    text = table.replace("red", "rød, dark").to_csv(index=False)
+    (data / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    options = ["--path-column", "My File", "--label-column", 'the "class"']
+    assert clean(*options).code == 0
+    after = pd.read_csv(fixed, dtype={"zip": str})
+    assert after[list(table.columns)].to_csv(index=False) == text
+    assert set(after["corrected_label"]) == {"blue", "green", "rød, dark"}
+
+
+def test_rows_without_a_label_get_one(clean: Cli, data: Path, fixed: Path) -> None:
+    table = pd.read_csv(data / "labels.csv")
+    missing = {4: "", 11: "nan", 20: "NaN", 33: " "}
+    for row, cell in missing.items():
+        table.loc[row, "label"] = cell
+    table.to_csv(data / "labels.csv", index=False)
+    result = clean("--epochs", 8)
+    assert result.code == 0
+    after = pd.read_csv(fixed, keep_default_na=False)
+    filled = after.iloc[list(missing)]
+    assert (after["status"] == "filled").tolist() == [row in missing for row in range(48)]
+    assert filled["label"].tolist() == list(missing.values())
+    assert (filled["corrected_label"] == filled["clean_label"]).mean() >= 0.75
+    assert (filled["label_score"] == "").all()
+    assert (filled["confidence"] != "").all()
+    assert not (filled["is_label_issue"] == "True").any()
+    assert after["corrected_label"].isin(["blue", "green", "red"]).all()
+
+
+def test_null_labels_of_a_parquet_file_are_filled(clean: Cli, data: Path) -> None:
+    table = pd.read_csv(data / "labels.csv")
+    numbers = pa.array([None if row == 9 else row % 3 for row in range(48)], pa.int8())
+    pq.write_table(pa.table({"path": table["path"].tolist(), "label": numbers}), data / "labels.parquet")
+    out = data / "out" / "fixed.parquet"
+    assert clean("--labels", data / "labels.parquet", "--out", out).code == 0
+    after = pq.read_table(out)
+    assert after.column("label")[9].as_py() is None
+    assert after.column("status")[9].as_py() == "filled"
+    assert after.column("corrected_label").null_count == 0
+
+
+def test_the_summary_holds_the_figures_of_the_run(clean: Cli, data: Path, fixed: Path) -> None:
+    file = data / "out" / "summary.json"
+    assert clean("--summary", file, "--truth-column", "clean_label", "--seed", 3).code == 0
+    summary, table = json.loads(file.read_text()), pd.read_csv(fixed)
+    assert summary["rows"] == 48
+    assert summary["config"]["seed"] == 3
+    assert summary["config"]["backbone"] == "cnn5"
+    assert summary["seconds"] >= 0
+    counts = table["status"].value_counts()
+    assert summary["status"] == {name: counts.get(name, 0) for name in ("kept", "corrected", "filled", "unreadable")}
+    assert summary["classes"] == [
+        {"label": c, "given": int((table["label"] == c).sum()), "corrected": int((table["corrected_label"] == c).sum())}
+        for c in ("blue", "green", "red")
+    ]
+    given, corrected = (table[name] == table["clean_label"] for name in ("label", "corrected_label"))
+    assert summary["truth"] == pytest.approx(
+        {
+            "given_accuracy": given.mean(),
+            "recovery": corrected.mean(),
+            "broken": (given & ~corrected).mean(),
+            "fixed": (~given & corrected).mean(),
+        }
+    )
+
+
+def test_truth_that_is_known_of_some_rows_only(clean: Cli, data: Path) -> None:
+    table = pd.read_csv(data / "labels.csv")
+    table.loc[5:, "clean_label"] = ""
+    table.loc[0:1, "clean_label"] = "purple"
+    table.to_csv(data / "labels.csv", index=False)
+    for row in range(5):
+        (data / "images" / f"{row:02d}.png").unlink()
+    file = data / "out" / "summary.json"
+    result = clean("--truth-column", "clean_label", "--summary", file)
+    assert result.code == 0
+    assert json.loads(file.read_text())["truth"] == {"given_accuracy": 0.6, "recovery": 0.6, "broken": 0, "fixed": 0}
+
+
+def test_a_dataframe_gives_the_result_of_the_command_line(clean: Cli, data: Path) -> None:
+    frame = pd.read_csv(data / "labels.csv").set_index(pd.Index(range(100, 148)))
+    before = frame.copy(deep=True)
+    result = noisyknn.clean(data / "images", frame, **FAST_SETTINGS)
+    assert frame.equals(before)
+    assert clean("--out", data / "out" / "fixed.parquet").code == 0
+    table = pd.read_parquet(data / "out" / "fixed.parquet")
+    assert result.table.index.equals(frame.index)
+    pd.testing.assert_frame_equal(result.table.reset_index(drop=True), table, check_dtype=False)
+    assert result.summary["rows"] == 48
+    assert [entry.get("epoch") for entry in result.history] == [0, None, 0, None]
+
+
+def test_a_saved_model_can_be_loaded_and_started_from(clean: Cli, data: Path, fixed: Path) -> None:
+    file = data / "out" / "model.safetensors"
+    result = clean("--save-model", file)
+    assert result.code == 0
+    model, metadata = load_model(file)
+    assert (model.spec.name, model.spec.classes, model.spec.width) == ("cnn5", 3, 0.25)
+    assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
+    assert len(json.loads(metadata["mean"])) == len(json.loads(metadata["std"])) == 3
+    assert clean("--weights", file, "--out", data / "out" / "warm.csv").code == 0
+    assert (data / "out" / "warm.csv").read_bytes() != fixed.read_bytes()
+    assert "does not fit cnn5" in clean("--weights", file, "--width", 1, "--out", data / "out" / "x.csv").stderr
+
+
+def test_a_model_is_the_same_for_the_same_seed(clean: Cli, data: Path) -> None:
+    files = [data / "out" / f"{i}.safetensors" for i in range(2)]
+    for file in files:
+        assert clean("--save-model", file, "--overwrite").code == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "iterknn"],
+        ["--layer", "stage1"],
+        ["--precision", "bf16"],
+        ["--loss", "sce"],
+        ["--k", "2"],
+        ["--gamma-decay", "9"],
+        ["--reference-start", "0.9"],
+        ["--reference-step", "0.5"],
+        ["--batch-size", "7"],
+        ["--lr", "0.5"],
+        ["--image-size", "20"],
+        ["--width", "0.5"],
+    ],
+)
+def test_every_setting_acts(clean: Cli, options: list[str]) -> None:
+    plain, other = (clean("--quiet", "--out", "-", *extra).stdout for extra in ([], options))
+    assert plain != other != b""
+
+
+@pytest.mark.parametrize(
+    ("preset", "backbone", "image_size"),
+    [("mnist", "cnn5", 28), ("cifar10", "preact_resnet32", 32), ("cifar100", "preact_resnet56", 32)],
+)
+def test_a_preset_of_the_paper_cut_down(cli: Cli, data: Path, preset: str, backbone: str, image_size: int) -> None:
+    file = data / "out" / "summary.json"
+    own = ["--images", data / "images", "--labels", data / "labels.csv", "--out", data / "out" / "x.csv"]
+    cut = ["--epochs", 1, "--episodes", 1, "--k", 3, "--width", 0.25]
+    result = cli("clean", *own, *cut, "--preset", preset, "--summary", file)
+    assert result.code == 0
+    assert f"preset {preset}, as in the paper; selknn with {backbone} at {image_size} pixels" in result.stderr
+    config = json.loads(file.read_text())["config"]
+    assert (config["loss"], config["optimizer"], config["reference_start"]) == ("sce", "adam", 0.2)
+
+
+def test_the_preset_of_clothing1m_cut_down(clean: Cli, data: Path) -> None:
+    small = ["--backbone", "resnet18", "--width", 1, "--image-size", 32]
+    weights, file = data / "out" / "resnet18.safetensors", data / "out" / "summary.json"
+    assert clean(*small, "--save-model", weights, "--episodes", 1).code == 0
+    options = [*small, "--weights", weights, "--episodes", 1, "--k", 3, "--summary", file, "--overwrite"]
+    assert clean("--preset", "clothing1m", *options).code == 0
+    config = json.loads(file.read_text())["config"]
+    assert (config["fit"], config["references_per_class"], config["batch_size"]) == ("crop", 10_000, 64)
+
+
+def test_a_file_overrides_the_preset_and_options_override_the_file(clean: Cli, data: Path) -> None:
+    (data / "c.toml").write_text("k = 2\nlabel-smoothing = 0.3\ncrop_padding = 3\n")
+    file = data / "out" / "summary.json"
+    assert clean("--config", data / "c.toml", "--summary", file).code == 0
+    config = json.loads(file.read_text())["config"]
+    assert config["k"] == 4  # of the options
+    assert (config["label_smoothing"], config["crop_padding"]) == (0.3, 3)  # of the file
+    assert (config["optimizer"], config["schedule"]) == ("sgd", "one-cycle")  # of the preset
+
+
+def test_sub_folders_absolute_paths_and_upper_case_endings(clean: Cli, data: Path, fixed: Path) -> None:
+    table, images = pd.read_csv(data / "labels.csv"), data / "images"
+    (images / "a b" / "ü").mkdir(parents=True)
+    (images / "00.png").rename(images / "a b" / "ü" / "00.PNG")
+    table.loc[0, "path"] = "./a b/ü/00.PNG"
+    table.loc[1, "path"] = str(images / "01.png")
+    table.to_csv(data / "labels.csv", index=False)
+    assert clean().code == 0
+    assert "unreadable" not in pd.read_csv(fixed)["status"].tolist()
+
+
+def test_the_commands_fit_into_one_pipe(data: Path) -> None:
+    python = f"{shlex.quote(sys.executable)} -c {shlex.quote(MAIN)}"
+    script = (
+        f"cut -d, -f1,3 labels.csv"
+        f" | {python} inject-noise --labels - --out - --noise symmetric --rate 0.2 --quiet"
+        f" | {python} clean --images images --labels - --out - --quiet {' '.join(as_options(FAST_SETTINGS))} --epochs 8"
+        f" | {python} evaluate - --truth-column clean_label --json"
+    )
+    done = subprocess.run(["sh", "-c", script], cwd=data, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    figures = json.loads(done.stdout)
+    assert figures["rows"] == figures["evaluated_rows"] == 48
+    assert figures["recovery"] > figures["given_accuracy"]
+
+
+def read_all(descriptor: int) -> bytes:
+    """Everything that is written to a terminal until its other end is closed."""
+    parts = []
+    try:
+        while part := os.read(descriptor, 4096):
+            parts.append(part)
+    except OSError:  # how Linux tells that the other end is closed
+        pass
+    return b"".join(parts)
+
+
+def test_a_terminal_is_shown_a_bar_and_nothing_else_is(clean: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    drawn: list[bytes] = []
+    reader = threading.Thread(target=lambda: drawn.append(read_all(master)))
+    reader.start()
+    monkeypatch.setenv("TERM", "xterm")
+    with monkeypatch.context() as patch, os.fdopen(slave, "w") as terminal:
+        patch.setattr(sys, "stderr", terminal)
+        result = clean()
+    reader.join()
+    os.close(master)
+    assert (result.code, result.stdout) == (0, b"")
+    shown = drawn[0].decode()
+    assert "━" in shown
+    assert "images/s" in shown
+    assert "\x1b[" in shown
+    assert "episode 2 of 2: 36 references" in shown
+    plain = clean("--overwrite").stderr
+    assert "episode 2 of 2: 36 references" in plain
+    assert "images/s" not in plain
+    assert "\x1b" not in plain
+
+
+def test_a_run_directory_keeps_what_the_run_was(clean: Cli, data: Path, fixed: Path, cache: Path) -> None:
+    run = data / "out" / "run"
+    assert clean("--run-dir", run).code == 0
+    assert sorted(path.name for path in run.iterdir() if path.name != "run.lock") == [
+        "episode-0000.safetensors",
+        "episode-0001.safetensors",
+        "history.json",
+        "manifest.json",
+    ]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["config"]["seed"] == 0
+    assert manifest["versions"]["noisyknn"] == noisyknn.__version__
+    assert manifest["input"]["rows"] == 48
+    assert len(manifest["input"]["sha256"]) == 64
+    assert manifest["results"]["rows"] == 48
+    history = json.loads((run / "history.json").read_text())
+    assert [(entry["episode"], entry.get("epoch")) for entry in history] == [(0, 0), (0, None), (1, 0), (1, None)]
+    assert contents(cache) == {}
+    in_cache = data / "out" / "other.csv"
+    clean("--out", in_cache)
+    assert in_cache.read_bytes() == fixed.read_bytes()
+
+
+def test_a_finished_run_is_no_result_until_it_is_started_anew(clean: Cli, data: Path, fixed: Path) -> None:
+    run, out = data / "out" / "run", data / "out" / "again.csv"
+    assert clean("--run-dir", run).code == 0
+    before = contents(data)
+    result = clean("--run-dir", run, "--out", out)
+    assert result.code == 2
+    assert f"the run in {run} is finished; --overwrite starts it anew, another --run-dir leaves it be" in result.stderr
+    assert contents(data) == before
+    result = clean("--run-dir", run, "--out", out, "--overwrite")
+    assert result.code == 0
+    assert "episode 1 of 2" in result.stderr
+    assert out.read_bytes() == fixed.read_bytes()
+
+
+def test_a_run_of_other_settings_or_input_is_refused_naming_the_difference(clean: Cli, data: Path) -> None:
+    run, out = data / "out" / "run", data / "out" / "again.csv"
+    assert clean("--run-dir", run).code == 0
+    result = clean("--run-dir", run, "--out", out, "--seed", 7, "--k", 3)
+    assert result.code == 2
+    assert f"the run in {run} belongs to another run (k was 4, is 3, seed was 0, is 7); --overwrite" in result.stderr
+    (data / "images" / "00.png").write_bytes((data / "images" / "01.png").read_bytes())
+    result = clean("--run-dir", run, "--out", out)
+    assert result.code == 2
+    assert re.search(r"belongs to another run \(sha256 was '\w+\.\.\.\w+', is '\w+\.\.\.\w+'\)", result.stderr)
+    assert not out.exists()
+    assert clean("--run-dir", run, "--out", out, "--overwrite", "--seed", 7).code == 0
+
+
+def stop_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "write_table", stop)
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("in_cache", [True, False])
+def test_an_unfinished_run_goes_on_even_with_overwrite(
+    clean: Cli, data: Path, cache: Path, fixed: Path, overwrite: list[str], in_cache: bool
+) -> None:
+    run_dir = [] if in_cache else ["--run-dir", data / "run"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before_writing(patch)
+        result = clean(*run_dir)
+    assert result.code == 130
+    folder = next((cache / "noisyknn" / "runs").iterdir()) if in_cache else data / "run"
+    assert f"noisyknn: interrupted; the same command goes on from what {folder} holds\n" in result.stderr
+    assert contents(data / "out") == {}
+    result = clean(*run_dir, *overwrite)
+    assert result.code == 0
+    assert "episode 1 of 2" not in result.stderr
+    assert contents(cache) == {}
+    clean("--out", data / "out" / "undisturbed.csv")
+    assert fixed.read_bytes() == (data / "out" / "undisturbed.csv").read_bytes()
+
+
+def test_a_gpu_that_is_too_small_is_told_with_its_cure(clean: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("noisyknn.training.episode.Trainer.fit", fill)
+    result = clean()
+    assert result.code == 1
+    assert result.stderr.endswith("noisyknn: the GPU has too little free memory; give a smaller --batch-size\n")
+
+
+def test_a_run_directory_in_use_is_refused(clean: Cli, data: Path) -> None:
+    run = data / "out" / "run"
+    run.mkdir()
+    with filelock.FileLock(run / "run.lock"):
+        result = clean("--run-dir", run)
+    assert result.code == 1
+    assert f"another noisyknn is working in {run}; wait for it, or use another --run-dir" in result.stderr
+    assert not (data / "out" / "fixed.csv").exists()
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_a_folder_of_something_else_is_no_run_directory(clean: Cli, data: Path, overwrite: list[str]) -> None:
+    before = contents(data)
+    result = clean("--run-dir", data / "images", *overwrite)
+    assert result.code == 2
+    assert f"{data / 'images'} holds files of something else (00.png, 01.png" in result.stderr
+    result = clean("--run-dir", data / "labels.csv", *overwrite)
+    assert result.code == 2
+    assert "is not a folder; name a new or empty one" in result.stderr
+    assert contents(data) == before
+
+
+def test_existing_outputs_are_replaced_when_asked(clean: Cli, data: Path, fixed: Path) -> None:
+    others = [data / "out" / "s.json", data / "out" / "m.safetensors"]
+    for file in (fixed, *others):
+        file.write_text("old")
+    options = ["--summary", others[0], "--save-model", others[1], "--overwrite"]
+    assert clean(*options).code == 0
+    assert all(file.stat().st_size > 100 for file in (fixed, *others))

@@ -1,0 +1,61 @@
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisyknn.config import Config
+from noisyknn.methods.base import Task, Train
+from noisyknn.neighbors.torch_search import search
+from noisyknn.training.episode import Trained
+
+
+def noisy_labels(samples: int, classes: int, seed: int = 0) -> Tensor:
+    return torch.randint(classes, (samples,), generator=torch.Generator().manual_seed(seed))
+
+
+def draw_trained(labels: Tensor, seed: int) -> Trained:
+    """Features around a centre per label, and losses, that depend on the labels and the seed alone."""
+    mixed = int((labels * torch.arange(1, len(labels) + 1)).sum()) + 100_003 * seed
+    generator = torch.Generator().manual_seed(mixed)
+    centres = torch.eye(16)[labels.clamp(0, 15)]
+    features = centres + 0.7 * torch.randn(len(labels), 16, generator=generator)
+    return Trained(features=features, cumulative_loss=torch.randn(len(labels), generator=generator))
+
+
+def fake_train(labels: Tensor, gamma: float, episode: int) -> Trained:
+    trained = draw_trained(labels, episode)
+    return Trained(features=trained.features + gamma, cumulative_loss=trained.cumulative_loss)
+
+
+def always(trained: Trained) -> Train:
+    def train(*_: Any, **__: Any) -> Trained:
+        return trained
+
+    return train
+
+
+def make_task(given: Tensor, config: Config, train: Train = fake_train) -> Task:
+    return Task(given_labels=given, classes=int(given.max()) + 1, config=config, train=train, search=search)
+
+
+def slow_vote(features: Tensor, references: list[int], labels: list[int], sample: int, k: int) -> list[int]:
+    """Labels of the k references nearest to the sample."""
+    distances = (features.double() - features[sample].double()).square().sum(1).tolist()
+    near = sorted((distances[row], row) for row in references if row != sample)
+    return [labels[row] for _, row in near[:k]]
+
+
+def slow_correction(
+    trained: Trained, labels: list[int], references: list[int], keep: bool, k: int
+) -> tuple[list[int], list[float]]:
+    """Labels and confidences after Algorithm 3, or Algorithm 2 where nothing is kept; without ties."""
+    corrected, confidence = list(labels), []
+    for sample in range(len(labels)):
+        votes = slow_vote(trained.features, references, labels, sample, k)
+        if not (keep and sample in references):
+            ((winner, count), *others) = Counter(votes).most_common()
+            assert not others or others[0][1] < count
+            corrected[sample] = winner
+        confidence.append(votes.count(corrected[sample]) / len(votes))
+    return corrected, confidence

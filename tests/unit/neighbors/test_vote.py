@@ -1,0 +1,119 @@
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisyknn.neighbors import base, torch_search
+from noisyknn.neighbors.vote import Votes, majority, poll
+
+
+def slow_majority(voices: list[int], distances: list[float]) -> int:
+    counts = Counter(voices)
+    most = max(counts.values())
+    nearness = []
+    for label, count in counts.items():
+        if count == most:
+            total = 0.0
+            for voice, distance in zip(voices, distances, strict=True):
+                if voice == label:
+                    total += distance
+            nearness.append((total, label))
+    return min(nearness)[1]
+
+
+@pytest.mark.parametrize(
+    ("voices", "distances", "winner"),
+    [
+        ([2, 2, 0, 1, 2], [9.0, 9.0, 0.1, 0.1, 9.0], 2),  # a majority, however far
+        ([0, 2, 2, 0], [0.1, 0.2, 0.3, 0.5], 2),  # a tie: 0.5 is nearer in sum than 0.6
+        ([2, 0, 0, 2], [0.1, 0.2, 0.3, 0.5], 0),
+        ([2, 1, 1, 2], [1.0, 1.0, 2.0, 2.0], 1),  # a tie in sum too
+        ([0, 1, 2, 0, 1], [1.0, 1.0, 0.0, 1.0, 0.5], 1),  # the nearest of all has only one voice
+        ([2, 1, 0], [0.0, 0.0, 0.0], 0),  # exact duplicates
+        ([2], [4.0], 2),
+    ],
+)
+def test_majority_by_hand(voices: list[int], distances: list[float], winner: int) -> None:
+    assert majority(torch.tensor([voices]), torch.tensor([distances]), classes=3).tolist() == [winner]
+
+
+def test_majority_equals_a_slow_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    voices = torch.randint(4, (300, 6), generator=generator)
+    distances = torch.randint(4, (300, 6), generator=generator) / 4  # coarse, so that sums are often equal
+    expected = [slow_majority(*pair) for pair in zip(voices.tolist(), distances.tolist(), strict=True)]
+    assert majority(voices, distances, classes=4).tolist() == expected
+    assert majority(voices, distances, classes=9).tolist() == expected
+
+
+def test_sums_that_are_equal_are_a_tie_in_whatever_order_they_are_added() -> None:
+    distances = torch.tensor([[0.1, 0.1, 0.7, 0.7, 1e3, 1e3]])  # in float32 the order of adding would decide
+    for voices in ([0, 1, 1, 0, 1, 0], [1, 0, 0, 1, 1, 0], [1, 0, 1, 0, 0, 1]):
+        assert majority(torch.tensor([voices]), distances, classes=2).tolist() == [0]
+
+
+def line(places: list[float]) -> Tensor:
+    return torch.tensor(places)[:, None]
+
+
+def vote(features: Tensor, references: list[int], labels: list[int], given: list[int], k: int) -> Votes:
+    return poll(
+        features, torch.tensor(references), torch.tensor(labels), torch.tensor(given), k, torch_search.search, classes=3
+    )
+
+
+def test_poll_by_hand() -> None:
+    votes = vote(
+        line([0.0, 1.0, 2.1, 10.0, 11.0, 12.1]),
+        references=[0, 1, 2, 3, 4, 5],
+        labels=[0, 0, 1, 2, 2, 0],
+        given=[1, 0, -1, 2, 0, 1],
+        k=2,
+    )
+    #                  neighbours' labels: 0 1, 0 1, 0 0, 2 0, 2 0, 2 2
+    assert votes.winner.tolist() == [0, 0, 0, 2, 2, 2]  # ties go to the nearer
+    assert votes.winner_share.tolist() == [0.5, 0.5, 1.0, 0.5, 0.5, 1.0]
+    assert votes.current_share.tolist() == [0.5, 0.5, 0.0, 0.5, 0.5, 0.0]
+    assert votes.given_share.tolist() == [0.5, 0.5, 0.0, 0.5, 0.5, 0.0]
+
+
+def test_only_references_vote_and_all_samples_are_voted_on() -> None:
+    votes = vote(
+        line([0.0, 0.1, 0.2, 5.0, 6.0, 7.0]), [3, 4, 5], labels=[1, 1, 1, 0, 2, 2], given=[0, 1, 2, 0, 0, 0], k=2
+    )
+    assert votes.winner.tolist() == [0, 0, 0, 2, 0, 2]
+    assert votes.given_share.tolist() == [0.5, 0.0, 0.5, 0.0, 0.5, 0.5]
+
+
+def test_shares_count_the_neighbours_there_are() -> None:
+    votes = vote(line([0.0, 1.0, 2.5, 4.5]), [0, 1, 2], labels=[0, 1, 1, 1], given=[1, 1, 1, 1], k=100)
+    assert votes.winner_share.tolist() == [1.0, 0.5, 0.5, 1.0]
+    assert votes.winner.tolist() == [1, 0, 1, 1]
+
+
+def test_samples_without_a_label_are_voted_on_but_never_vote() -> None:
+    votes = vote(line([0.0, 0.1, 0.2, 0.3, 9.0]), [0, 3, 4], labels=[2, -1, -1, 2, 1], given=[2, -1, -1, 2, 1], k=2)
+    assert votes.winner.tolist() == [2, 2, 2, 2, 2]
+    assert votes.current_share.tolist() == [0.5, 0.0, 0.0, 0.5, 0.0]
+    assert votes.given_share.tolist() == [0.5, 0.0, 0.0, 0.5, 0.0]
+
+
+def test_tiles_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(57, 3, generator=generator)
+    labels, given = torch.randint(3, (2, 57), generator=generator)
+    whole = poll(features, torch.arange(57), labels, given, 5, torch_search.search, classes=3)
+    monkeypatch.setattr(base, "QUERIES", 10)
+    tiled = poll(features, torch.arange(57), labels, given, 5, torch_search.search, classes=3)
+    for name in ("winner", "winner_share", "current_share", "given_share"):
+        assert torch.equal(getattr(whole, name), getattr(tiled, name))
+    for sample in range(57):
+        distances = (features - features[sample]).square().sum(1)
+        distances[sample] = torch.inf
+        near = distances.argsort()[:5]
+        assert whole.winner[sample] == slow_majority(labels[near].tolist(), distances[near].sqrt().tolist())
+        shares = [float((labels[near] == of[sample]).float().mean()) for of in (whole.winner, labels, given)]
+        assert shares == [
+            float(share[sample]) for share in (whole.winner_share, whole.current_share, whole.given_share)
+        ]

@@ -1,0 +1,78 @@
+import pytest
+
+from noisyknn.config import PRESETS, Config, make_config
+from noisyknn.errors import UsageError
+from noisyknn.presets import auto_settings, preset_settings
+
+
+def auto(
+    *, rows: int = 5000, classes: int = 10, size: int = 32, grey: bool = False, gpu: bool = False
+) -> tuple[Config, str]:
+    settings, reason = preset_settings("auto", rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
+    return make_config(settings), reason
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_of_the_paper_does_not_look_at_the_data(name: str) -> None:
+    settings, reason = preset_settings(name, rows=4, classes=2, size=500, grey=True, gpu=True)
+    assert settings == PRESETS[name]
+    assert reason == f"preset {name}, as in the paper"
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(UsageError, match="--preset 'cifar' is not one of auto, mnist, cifar10, cifar100, clothing1m"):
+        preset_settings("cifar", rows=4, classes=2, size=8, grey=True, gpu=False)
+
+
+@pytest.mark.parametrize("rows", [2, 48, 1797, 10_000, 60_000, 10_000_000])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("size", [1, 28, 224, 10_000])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_auto_is_a_valid_configuration_for_data_of_any_kind(rows: int, classes: int, size: int, gpu: bool) -> None:
+    config, _ = auto(rows=rows, classes=classes, size=size, gpu=gpu)
+    assert 4 <= config.image_size <= 128
+    assert config.epochs >= 1
+    assert config.episodes >= 1
+
+
+def test_auto_says_what_it_saw() -> None:
+    assert auto(rows=1797, size=8, grey=True)[1] == (
+        "preset auto: 1,797 grey images of about 8 pixels in 10 classes on the CPU"
+    )
+    assert auto(rows=12, classes=3, gpu=True)[1] == (
+        "preset auto: 12 colour images of about 32 pixels in 3 classes on a GPU"
+    )
+
+
+def test_auto_trains_no_more_on_many_rows_than_it_can_afford() -> None:
+    images = [config.epochs * rows for rows in (20_000, 40_000, 60_000) for config, _ in [auto(rows=rows)]]
+    assert max(images) <= 1.5 * min(images)
+    pixels = [
+        config.epochs * config.image_size**2 for size in (32, 64, 500) for config, _ in [auto(rows=20_000, size=size)]
+    ]
+    assert max(pixels) <= 2 * min(pixels)
+
+
+def test_auto_takes_a_larger_network_and_image_on_a_gpu() -> None:
+    on_cpu, on_gpu = (auto(size=224, gpu=gpu)[0] for gpu in (False, True))
+    assert on_gpu.image_size > on_cpu.image_size
+    assert (on_cpu.backbone, on_gpu.backbone) == ("cnn8", "preact_resnet18")
+
+
+def test_auto_does_not_mirror_what_may_be_characters() -> None:
+    assert auto(grey=True)[0].flip is False
+    assert auto(grey=False)[0].flip is True
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(48, 3), (600, 10), (5000, 10), (5000, 100), (50_000, 10)])
+def test_auto_asks_fewer_neighbours_than_a_class_has_voters(rows: int, classes: int) -> None:
+    config, _ = auto(rows=rows, classes=classes)
+    assert 1 <= config.k <= max(3, config.reference_start * rows / classes)
+
+
+def test_more_rows_never_mean_fewer_neighbours_or_smaller_batches() -> None:
+    configs = [auto_settings(rows=rows, classes=10, size=32, grey=False, gpu=False)[0] for rows in range(20, 9000, 50)]
+    for name in ("k", "batch_size"):
+        values = [make_config(config).__dict__[name] for config in configs]
+        assert values == sorted(values)
+        assert values[0] < values[-1]

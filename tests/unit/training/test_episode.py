@@ -1,0 +1,412 @@
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from noisyknn.config import Config
+from noisyknn.data.augment import Pixels
+from noisyknn.errors import MachineError
+from noisyknn.models.backbone import Backbone
+from noisyknn.models.factory import build_backbone
+from noisyknn.training import episode as episode_module
+from noisyknn.training.episode import EpochReport, Trained, Trainer
+
+CPU = torch.device("cpu")
+SAMPLES, CLASSES, SIZE = 40, 3, 8
+LABELS = torch.arange(SAMPLES) % CLASSES
+OTHERS = (LABELS + 1) % CLASSES
+IMAGES = torch.randint(256, (SAMPLES, SIZE, SIZE, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+IMAGES[torch.arange(SAMPLES), :, :, LABELS] //= 2  # something to learn: each class lacks another colour
+NO_AUGMENTATION = {"crop_padding": 0, "flip": False, "rotation": 0, "translation": 0, "jitter": 0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they gain with images this small, and very much more where processors are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class MemoryCheckpoints:
+    """Keeps states as bytes, as a run directory does."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[int, int, bytes]] = []
+
+    def load(self, episode: int) -> tuple[int, dict[str, Tensor]] | None:
+        if not self.saved or self.saved[-1][0] != episode:
+            return None
+        return self.saved[-1][1], safetensors.torch.load(self.saved[-1][2])
+
+    def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        self.saved.append((episode, epochs_done, safetensors.torch.save(plain)))
+
+
+@dataclass
+class Diary:
+    """An observer and a recipient of epochs that writes everything down, and stops the training where it is told to."""
+
+    stop_at_epoch: int | None = None
+    stop_at_step: int | None = None
+    stages: list[tuple[str, int, str]] = field(default_factory=list)
+    advances: list[int] = field(default_factory=list)
+    reports: list[EpochReport] = field(default_factory=list)
+
+    def note(self, message: str) -> None:
+        raise AssertionError(message)
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.stages.append((stage, total, unit))
+
+    def advance(self, done: int) -> None:
+        self.advances.append(done)
+        if len(self.advances) == self.stop_at_step:
+            raise KeyboardInterrupt
+
+    def add_epoch(self, report: EpochReport) -> None:
+        self.reports.append(report)
+        if report.epoch == self.stop_at_epoch:
+            raise KeyboardInterrupt
+
+
+def make_config(**settings: object) -> Config:
+    small = {"epochs": 3, "batch_size": 16, "lr": 0.01, "drops": (2,), "crop_padding": 1, "episodes": 2}
+    return Config(**{**small, **settings})  # type: ignore[arg-type]
+
+
+def new_model(size: int = SIZE) -> Backbone:
+    return build_backbone("cnn5", classes=CLASSES, image_size=size, width=0.25, seed=0)
+
+
+def model_with_dropout() -> Backbone:
+    model = new_model()
+    head = model.net.get_submodule("head")
+    model.net.register_module("head", nn.Sequential(nn.Dropout(0.5), head))
+    return model
+
+
+def make_trainer(
+    config: Config,
+    *,
+    images: Tensor = IMAGES,
+    rows: Iterable[int] = range(SAMPLES),
+    given: Tensor = LABELS,
+    model: Callable[[], Backbone] = new_model,
+    checkpoints: MemoryCheckpoints | None = None,
+    diary: Diary | None = None,
+    bf16: bool = False,
+) -> Trainer:
+    diary = diary or Diary()
+    return Trainer(
+        pixels=Pixels(
+            images=images,
+            rows=torch.tensor(list(rows)),
+            mean=torch.full((3,), 0.45),
+            std=torch.full((3,), 0.3),
+            size=images.shape[1],
+        ),
+        given_labels=given,
+        new_model=model,
+        config=config,
+        device=CPU,
+        bf16=bf16,
+        checkpoints=checkpoints or MemoryCheckpoints(),
+        on_epoch=diary.add_epoch,
+        observer=diary,
+    )
+
+
+def fit(trainer: Trainer, labels: Tensor = LABELS, gamma: float = 0.4, episode: int = 0) -> dict[str, Tensor]:
+    """Everything that training leaves: weights and running statistics, losses and features."""
+    model, cumulative_loss = trainer.fit(labels, gamma, episode)
+    return {**model.state_dict(), "cumulative_loss": cumulative_loss, "features": trainer.features(model)}
+
+
+def identical(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def losses_by_hand(logits: Tensor, labels: Tensor) -> Tensor:
+    """Symmetric cross-entropy of the default settings, sample by sample."""
+    losses = []
+    for row, label in zip(logits.double(), labels.tolist(), strict=True):
+        p = row.exp() / row.exp().sum()
+        losses.append(-0.1 * p[label].log() + 9.21 * (1 - p[label]))
+    return torch.stack(losses)
+
+
+def normalised(images: Tensor = IMAGES) -> Tensor:
+    return ((images.float() / 255 - 0.45) / 0.3).permute(0, 3, 1, 2)
+
+
+def train_one_step_by_hand(
+    config: Config, labels: Tensor, given: Tensor, gamma: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The weights after one step of SGD on the whole set, without augmentation, and J(ŷ) before it."""
+    model = new_model().train()
+    logits = model(normalised())
+    current = losses_by_hand(logits, labels)
+    total = ((1 - gamma) * current + gamma * losses_by_hand(logits, given)).mean()
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
+            step = gradient + config.weight_decay * parameter
+            parameter -= config.lr * 1.9 * step  # Nesterov momentum: step + 0.9 · (first momentum = step)
+    return {name: parameter.detach() for name, parameter in zip(names, parameters, strict=True)}, current.detach()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
+def test_one_step_equals_equation_7_by_hand(gamma: float) -> None:
+    config = make_config(epochs=1, batch_size=SAMPLES, optimizer="sgd", **NO_AUGMENTATION)
+    diary = Diary()
+    found = fit(make_trainer(config, given=OTHERS, diary=diary), LABELS, gamma)
+    weights, losses = train_one_step_by_hand(config, LABELS, OTHERS, gamma)
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(found["cumulative_loss"].double(), losses - losses.mean(), atol=1e-4, rtol=1e-4)
+    assert diary.reports[0].loss == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
+def test_gamma_says_which_labels_are_trained_on() -> None:
+    config = make_config()
+
+    def weights(current: Tensor, given: Tensor, gamma: float) -> dict[str, Tensor]:
+        return dict(make_trainer(config, given=given).fit(current, gamma, 0)[0].state_dict())
+
+    assert identical(weights(LABELS, OTHERS, 1.0), weights(OTHERS, OTHERS, 1.0))
+    assert identical(weights(OTHERS, LABELS, 0.0), weights(OTHERS, OTHERS, 0.0))
+    assert not identical(weights(LABELS, OTHERS, 0.9), weights(OTHERS, OTHERS, 0.9))
+    assert not identical(weights(OTHERS, LABELS, 0.1), weights(OTHERS, OTHERS, 0.1))
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adam"}, {"optimizer": "sgd", "schedule": "one-cycle"}])
+def test_the_same_seed_gives_the_same_bits(settings: dict[str, object]) -> None:
+    config = make_config(**settings)
+    first = fit(make_trainer(config))
+    torch.manual_seed(1)  # the global random state plays no part
+    assert identical(first, fit(make_trainer(config)))
+    assert not identical(first, fit(make_trainer(config), episode=1))
+    assert not identical(first, fit(make_trainer(make_config(seed=1, **settings))))
+
+
+def test_dropout_follows_the_seed_and_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = fit(make_trainer(make_config(), model=model_with_dropout))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert identical(first, fit(make_trainer(make_config(), model=model_with_dropout)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        ({"optimizer": "adam"}, new_model),
+        ({"optimizer": "sgd", "schedule": "one-cycle"}, new_model),
+        ({"optimizer": "adam", "loss": "ce", "label_smoothing": 0.1}, model_with_dropout),
+    ],
+)
+def test_a_resumed_training_ends_as_an_undisturbed_one(
+    settings: dict[str, object], model: Callable[[], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episode_module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    config = make_config(epochs=4, **settings)
+    labels = LABELS.clone()
+    labels[::7] = -1
+    undisturbed = fit(make_trainer(config, model=model), labels, episode=1)
+    stops = [Diary(stop_at_epoch=epoch) for epoch in range(4)] + [Diary(stop_at_step=step) for step in (1, 6, 9)]
+    for stopped in stops:
+        checkpoints = MemoryCheckpoints()
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_trainer(config, model=model, checkpoints=checkpoints, diary=stopped), labels, episode=1)
+        done = checkpoints.saved[-1][1] if checkpoints.saved else 0
+        diary = Diary()
+        resumed = fit(make_trainer(config, model=model, checkpoints=checkpoints, diary=diary), labels, episode=1)
+        assert [report.epoch for report in diary.reports] == list(range(done, 4))
+        assert sum(diary.advances) == 4 * int((labels >= 0).sum())
+        assert identical(resumed, undisturbed)
+
+
+def test_a_training_may_be_stopped_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode_module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    config, checkpoints = make_config(epochs=4), MemoryCheckpoints()
+    for epoch in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_trainer(config, checkpoints=checkpoints, diary=Diary(stop_at_epoch=epoch)))
+    resumed = fit(make_trainer(config, checkpoints=checkpoints))
+    assert [(episode, done) for episode, done, _ in checkpoints.saved] == [(0, 1), (0, 2), (0, 3)]
+    assert identical(resumed, fit(make_trainer(config)))
+
+
+def test_a_checkpoint_is_taken_only_after_some_time_and_never_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = MemoryCheckpoints()
+    fit(make_trainer(make_config(), checkpoints=checkpoints))
+    assert checkpoints.saved == []
+    monkeypatch.setattr(episode_module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    fit(make_trainer(make_config(), checkpoints=checkpoints))
+    assert [done for _, done, _ in checkpoints.saved] == [1, 2]
+
+
+def test_an_episode_starts_afresh_and_takes_up_no_other_ones_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode_module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    trainer = make_trainer(make_config())
+    fit(trainer, episode=0)
+    assert identical(fit(trainer, OTHERS, 0.2, episode=1), fit(make_trainer(make_config()), OTHERS, 0.2, episode=1))
+
+
+def test_samples_without_a_label_are_not_trained_on_until_they_have_one() -> None:
+    unlabelled = torch.tensor([0, 5, 17, 39])
+    given = LABELS.clone()
+    given[unlabelled] = -1
+    changed = IMAGES.clone()
+    changed[unlabelled] = 255 - changed[unlabelled]
+    one, other = (
+        make_trainer(make_config(), images=images, given=given).fit(given, 1.0, 0) for images in (IMAGES, changed)
+    )
+    assert identical(one[0].state_dict(), other[0].state_dict())
+    assert torch.equal(one[1], other[1])
+    assert one[1][unlabelled].tolist() == [0.0] * 4
+    assert one[1][given >= 0].count_nonzero() == SAMPLES - 4
+    one, other = (
+        make_trainer(make_config(), images=images, given=given).fit(LABELS, 1.0, 1) for images in (IMAGES, changed)
+    )
+    assert not identical(one[0].state_dict(), other[0].state_dict())
+    assert one[1].count_nonzero() == SAMPLES
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_without_a_given_label_the_current_one_is_all_there_is(gamma: float) -> None:
+    found = fit(make_trainer(make_config(), given=torch.full_like(LABELS, -1)), LABELS, gamma)
+    expected = fit(make_trainer(make_config(), given=LABELS), LABELS, 0.0)
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-3, rtol=1e-3)
+
+
+def test_unreadable_images_are_stored_but_no_samples() -> None:
+    rows = list(range(1, 2 * SAMPLES, 2))
+    stored = torch.zeros(2 * SAMPLES, SIZE, SIZE, 3, dtype=torch.uint8)
+    stored[rows] = IMAGES
+    assert identical(fit(make_trainer(make_config(), images=stored, rows=rows)), fit(make_trainer(make_config())))
+
+
+def test_the_learning_rate_follows_the_progress_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def rate(_: Config, epoch: int, progress: float) -> float:
+        asked.append((epoch, progress))
+        return 0.0 if epoch == 0 else 0.01
+
+    before = dict(new_model().named_parameters())
+    monkeypatch.setattr(episode_module, "learning_rate", rate)
+    for epochs, moved in ((1, False), (2, True)):
+        asked.clear()
+        model, _ = make_trainer(make_config(epochs=epochs)).fit(LABELS, 1.0, 0)
+        assert asked == [(epoch, step / 3) for epoch in range(epochs) for step in range(3)]  # 14, 13 and 13 images
+        assert identical(before, dict(model.named_parameters())) != moved
+
+
+def test_cumulative_losses_tell_wrong_labels() -> None:
+    labels = LABELS.clone()
+    wrong = torch.tensor([0, 20])
+    labels[wrong] = OTHERS[wrong]
+    _, losses = make_trainer(make_config(epochs=25, drops=(), **NO_AUGMENTATION), given=labels).fit(labels, 1.0, 0)
+    assert set(losses.topk(len(wrong)).indices.tolist()) == set(wrong.tolist())
+    assert float(losses.sum()) == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_features_are_pooled_and_averaged_over_the_mirror_image(flip: bool) -> None:
+    config = make_config(**{**NO_AUGMENTATION, "flip": flip})
+    trained = make_trainer(config)(LABELS, 1.0, 0)
+    model, losses = make_trainer(config).fit(LABELS, 1.0, 0)
+    model.eval()
+    maps: list[Tensor] = []
+    model.net.get_submodule("stage3").register_forward_hook(lambda *parts: maps.append(parts[2]))
+    with torch.no_grad():
+        model(normalised())
+        model(normalised().flip(3))
+    plain, mirrored = (each.mean((2, 3)) for each in maps)
+    assert trained.features.dtype == torch.float32
+    assert not trained.features.requires_grad
+    torch.testing.assert_close(trained.features, (plain + mirrored) / 2 if flip else plain, atol=1e-5, rtol=1e-5)
+    assert torch.equal(trained.cumulative_loss, losses)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "sizes"),
+    [(5, 2, [3, 2]), (7, 3, [3, 2, 2]), (33, 32, [17, 16]), (4, 512, [4]), (3, 2, [3]), (6, 2, [2, 2, 2]), (1, 2, [1])],
+)
+def test_batches_are_of_even_size_and_none_is_of_a_single_sample(
+    samples: int, batch_size: int, sizes: list[int]
+) -> None:
+    diary = Diary()
+    size = 4 if samples > 1 else SIZE  # whose last map has a single pixel: BatchNorm needs two samples
+    trainer = make_trainer(
+        make_config(epochs=1, batch_size=batch_size),
+        images=IMAGES[:samples, :size, :size].contiguous(),
+        rows=range(samples),
+        given=LABELS[:samples],
+        model=lambda: new_model(size),
+        diary=diary,
+    )
+    trained = trainer(LABELS[:samples], 1.0, 0)
+    assert diary.advances == [0, *sizes]
+    assert trained.features.shape == (samples, 32)
+
+
+def test_progress_is_told() -> None:
+    diary = Diary()
+    labels = LABELS.clone()
+    labels[:4] = -1
+    trainer = make_trainer(make_config(), diary=diary)
+    trainer.fit(labels, 1.0, 1)
+    trainer.fit(LABELS, 0.0, 2)
+    assert diary.stages == [("episode 2 of 2", 3 * 36, "images"), ("final training", 3 * 40, "images")]
+    assert sum(diary.advances) == 3 * 36 + 3 * 40
+    assert [(report.episode, report.epoch) for report in diary.reports] == [
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+    ]
+    for report, samples in zip(diary.reports, [36] * 3 + [40] * 3, strict=True):
+        assert math.isfinite(report.loss)
+        assert report.images_per_second * report.seconds == pytest.approx(samples)
+
+
+@pytest.mark.parametrize(("episode", "name"), [(1, "episode 2 of 2"), (2, "final training")])
+def test_a_loss_that_is_no_number_names_the_learning_rate(episode: int, name: str) -> None:
+    def broken() -> Backbone:
+        model = new_model()
+        nn.init.constant_(model.get_parameter("net.head.bias"), torch.nan)
+        return model
+
+    with pytest.raises(MachineError, match=f"diverged in epoch 1 of {name}; try a lower --lr than 0.01"):
+        make_trainer(make_config(), model=broken).fit(LABELS, 1.0, episode)
+
+
+def test_features_that_are_no_numbers_name_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(images), CLASSES), torch.full((len(images), 4), torch.inf)
+
+    monkeypatch.setattr(Backbone, "logits_and_features", broken)
+    with pytest.raises(MachineError, match=r"diverged in episode 1 of 2; try a lower --lr than 0\.01"):
+        make_trainer(make_config())(LABELS, 1.0, 0)
+
+
+def test_bf16_gives_float32_results_near_those_of_fp32() -> None:
+    config = make_config(epochs=1, batch_size=SAMPLES)
+    trained: list[Trained] = [make_trainer(config, bf16=bf16)(LABELS, 1.0, 0) for bf16 in (False, True)]
+    plain, mixed = trained
+    assert mixed.features.dtype == mixed.cumulative_loss.dtype == torch.float32
+    assert not torch.equal(plain.features, mixed.features)
+    torch.testing.assert_close(mixed.cumulative_loss, plain.cumulative_loss, atol=0.2, rtol=0)

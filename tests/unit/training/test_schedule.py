@@ -1,0 +1,51 @@
+import itertools
+
+import pytest
+
+from noisyknn.config import PRESETS, make_config
+from noisyknn.training.schedule import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"),
+    [
+        ("mnist", {0: 1e-3, 19: 1e-3, 20: 1e-4, 29: 1e-4, 30: 1e-5, 39: 1e-5}),
+        ("cifar10", {0: 1e-3, 59: 1e-3, 60: 1e-4, 89: 1e-4, 90: 1e-5, 119: 1e-5}),
+        ("cifar100", {0: 1e-3, 79: 1e-3, 80: 1e-4, 119: 1e-4}),
+        ("clothing1m", {0: 2e-3, 4: 2e-3, 5: 2e-4, 9: 2e-4, 10: 2e-5, 14: 2e-5}),
+    ],
+)
+def test_steps_of_the_paper(preset: str, rates: dict[int, float]) -> None:
+    config = make_config(PRESETS[preset])
+    for epoch, rate in rates.items():
+        assert [learning_rate(config, epoch, progress) for progress in (0, 0.5, 0.99)] == pytest.approx([rate] * 3)
+
+
+def test_drops_may_be_in_any_order_or_none() -> None:
+    config = make_config({"drops": [9, 3], "lr": 1.0, "epochs": 12})
+    assert [learning_rate(config, epoch, 0) for epoch in (2, 3, 8, 9)] == pytest.approx([1, 0.1, 0.1, 0.01])
+    assert learning_rate(make_config({"drops": [], "lr": 1.0}), 119, 0.9) == 1
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 8, 100])
+def test_one_cycle_rises_then_falls_to_zero(epochs: int) -> None:
+    config = make_config({"schedule": "one-cycle", "lr": 0.4, "epochs": epochs})
+    steps = 400
+    rates = [learning_rate(config, epoch, step / steps) for epoch in range(epochs) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert peak / len(rates) == pytest.approx(0.25, abs=1 / len(rates))
+    assert rates[peak] == pytest.approx(0.4)
+    rising, falling = rates[: peak + 1], [*rates[peak:], learning_rate(config, epochs - 1, 1.0)]
+    assert rising == sorted(rising)
+    assert falling == sorted(falling, reverse=True)
+    assert min(rates) > 0
+    assert falling[-1] == pytest.approx(0, abs=1e-9)
+    jumps = [abs(after - before) for before, after in itertools.pairwise(rates)]
+    assert max(jumps) < 1.01 * 0.4 / (0.25 * len(rates))  # continuous: no step is steeper than the slope
+
+
+def test_one_cycle_by_hand() -> None:
+    config = make_config({"schedule": "one-cycle", "lr": 0.3, "epochs": 8})
+    places = [(0, 0.0), (0, 0.5), (1, 0.0), (2, 0.0), (5, 0.0), (7, 0.5)]
+    rates = [learning_rate(config, *place) for place in places]
+    assert rates == pytest.approx([0.012, 0.075, 0.15, 0.3, 0.15, 0.025])
