@@ -171,6 +171,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "store_size": 256,
         "fit": "crop",
         "crop_padding": 0,
+        "flip": False,
         "rotation": 0.0,
         "translation": 0.0,
         "jitter": 0.0,

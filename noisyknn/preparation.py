@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import noisyknn
-from noisyknn.config import Config, make_config
+from noisyknn.config import Config
 from noisyknn.data.images import resolve_paths, typical_size
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.table import LabelTable, encode_labels, find_column
@@ -23,7 +23,7 @@ from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
-from noisyknn.presets import preset_settings
+from noisyknn.presets import describe, overridden, preset_settings
 from noisyknn.results import NEW_COLUMNS, Labels
 from noisyknn.training.device import find_device, wants_bf16
 
@@ -106,22 +106,16 @@ def configure(
 ) -> Config:
     """Preset, overridden by the file and the options."""
     device = find_device(str(overrides.get("device", "auto")))
+    labelled = int((table.given_labels >= 0).sum())
     size, grey = typical_size(files)
     settings, reason = preset_settings(
-        preset, rows=len(files), classes=len(table.classes), size=size, grey=grey, gpu=device.type == "cuda"
+        preset, rows=labelled, classes=len(table.classes), size=size, grey=grey, gpu=device.type == "cuda"
     )
-    config = make_config({**settings, **overrides})
+    config = overridden(settings, overrides)
     find_search(config.search, device)  # one that is not installed is told now
-    observer.note(f"{reason}; {describe(config)}")
+    observer.note(reason)
+    observer.note(f"{describe(config)}; {'bf16' if wants_bf16(config.precision, device) else 'fp32'} on {device}")
     return config
-
-
-def describe(config: Config) -> str:
-    """The settings that matter most, in a line."""
-    return (
-        f"{config.method} with {config.backbone} at {config.image_size} pixels, {config.episodes} episodes of "
-        f"{config.epochs} epochs, k = {config.k}"
-    )
 
 
 def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -> None:

@@ -1,8 +1,9 @@
 """Where settings start from: the paper's presets, or ``auto``, which looks at the data and the device."""
 
+import dataclasses
 from collections.abc import Mapping
 
-from noisyknn.config import PRESETS
+from noisyknn.config import PRESETS, Config, make_config
 from noisyknn.errors import UsageError
 
 
@@ -18,6 +19,40 @@ def preset_settings(
     if name not in PRESETS:
         raise UsageError(f"--preset {name!r} is not one of auto, {', '.join(PRESETS)}")
     return PRESETS[name], f"preset {name}, as in the paper"
+
+
+def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
+    """A preset's settings with `overrides` put over them; cut to other epochs, its schedule keeps its shape."""
+    config = make_config({**settings, **overrides})
+    if "epochs" not in overrides or "drops" in overrides:
+        return config
+    planned = make_config(settings).epochs
+    drops = tuple(max(1, round(drop * config.epochs / planned)) for drop in config.drops)
+    return dataclasses.replace(config, drops=drops)
+
+
+def describe(config: Config) -> str:
+    """The method, the network, the loss and the schedule of a configuration, in the paper's symbols."""
+    if config.method == "iterknn":
+        voters = "all labels vote"
+    elif config.references_per_class is not None:
+        voters = f"{config.references_per_class:,} labels of each class vote"
+    else:
+        voters = f"M = {config.reference_start:.0%}, growing by {config.reference_step:.0%}"
+    if config.schedule == "step":
+        schedule = f"rate {config.lr:g} divided by 10 after epochs {' and '.join(map(str, config.drops)) or 'none'}"
+    else:
+        schedule = f"one-cycle rate up to {config.lr:g}"
+    loss = (
+        f"symmetric cross-entropy (α {config.alpha:g}, β {config.beta:g}, A {config.log_zero:g})"
+        if config.loss == "sce"
+        else "cross-entropy"
+    )
+    return (
+        f"{config.method}, k = {config.k}, {voters}; {config.backbone} at {config.image_size} pixels; "
+        f"{config.episodes} × {config.epochs} epochs in batches of {config.batch_size}, {config.optimizer}, "
+        f"{schedule}; {loss}, γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"
+    )
 
 
 def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) -> tuple[Mapping[str, object], str]:
@@ -49,10 +84,8 @@ def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) 
         "reference_step": 1 - REFERENCE_START,
         "k": int(min(max(voters_per_class / 2, 3), 50)),
     }
-    reason = (
-        f"preset auto: {rows:,} {'grey' if grey else 'colour'} images of about {size} pixels in {classes} classes on "
-        f"{'a GPU' if gpu else 'the CPU'}"
-    )
+    color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
+    reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"
     return settings, reason
 
 

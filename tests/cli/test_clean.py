@@ -55,9 +55,10 @@ def test_the_table_comes_back_with_its_labels_mended(clean: Cli, data: Path, fix
 
 def test_what_is_told_on_the_way(clean: Cli, fixed: Path) -> None:
     told = clean("--truth-column", "clean_label").stderr
-    assert "noisyknn: preset auto: 48 colour images of about 12 pixels in 3 classes on " in told
-    assert "selknn with cnn5 at 16 pixels, 2 episodes of 1 epochs, k = 4" in told
-    assert re.search(r"episode 2 of 2: 36 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
+    assert "noisyknn: preset auto: 48 labels, 3 classes, colour images of about 12 pixels, on " in told
+    assert "selknn, k = 4" in told
+    assert "cnn5 at 16 pixels, 2 × 1 epochs" in told
+    assert re.search(r"episode 2 of 2: 48 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
     assert "│ unreadable" in told
     assert re.search(r"│ recovery +│ +│ \d+\.\d\d%", told)
     assert told.endswith(f"noisyknn: wrote {fixed}\n")
@@ -279,7 +280,8 @@ def test_a_preset_of_the_paper_cut_down(cli: Cli, data: Path, preset: str, backb
     cut = ["--epochs", 1, "--episodes", 1, "--k", 3, "--width", 0.25]
     result = cli("clean", *own, *cut, "--preset", preset, "--summary", file)
     assert result.code == 0
-    assert f"preset {preset}, as in the paper; selknn with {backbone} at {image_size} pixels" in result.stderr
+    assert f"preset {preset}, as in the paper\n" in result.stderr
+    assert f"{backbone} at {image_size} pixels; 1 × 1 epochs" in result.stderr
     config = json.loads(file.read_text())["config"]
     assert (config["loss"], config["optimizer"], config["reference_start"]) == ("sce", "adam", 0.2)
 

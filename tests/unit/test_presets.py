@@ -2,7 +2,7 @@ import pytest
 
 from noisyknn.config import PRESETS, Config, make_config
 from noisyknn.errors import UsageError
-from noisyknn.presets import auto_settings, preset_settings
+from noisyknn.presets import auto_settings, describe, overridden, preset_settings
 
 
 def auto(
@@ -37,10 +37,10 @@ def test_auto_is_a_valid_configuration_for_data_of_any_kind(rows: int, classes: 
 
 def test_auto_says_what_it_saw() -> None:
     assert auto(rows=1797, size=8, grey=True)[1] == (
-        "preset auto: 1,797 grey images of about 8 pixels in 10 classes on the CPU"
+        "preset auto: 1,797 labels, 10 classes, grey images of about 8 pixels, on the CPU"
     )
     assert auto(rows=12, classes=3, gpu=True)[1] == (
-        "preset auto: 12 colour images of about 32 pixels in 3 classes on a GPU"
+        "preset auto: 12 labels, 3 classes, colour images of about 32 pixels, on a GPU"
     )
 
 
@@ -76,3 +76,21 @@ def test_more_rows_never_mean_fewer_neighbours_or_smaller_batches() -> None:
         values = [make_config(config).__dict__[name] for config in configs]
         assert values == sorted(values)
         assert values[0] < values[-1]
+
+
+def test_a_preset_cut_to_other_epochs_keeps_the_shape_of_its_schedule() -> None:
+    assert overridden({}, {"epochs": 12}).drops == (6, 9)
+    assert overridden(PRESETS["cifar100"], {"epochs": 60}).drops == (40, 60)
+    assert overridden({}, {"epochs": 2}).drops == (1, 2)
+    assert overridden({}, {"epochs": 12, "drops": [5]}).drops == (5,)
+    assert overridden({}, {"lr": 0.1}).drops == (60, 90)
+
+
+def test_the_description_names_the_papers_settings() -> None:
+    text = describe(overridden(PRESETS["cifar10"], {}))
+    for part in ("selknn", "k = 100", "M = 20%", "10%", "preact_resnet32", "10 × 120 epochs", "512", "adam", "0.001",
+                 "60 and 90", "symmetric cross-entropy (α 0.1, β 1, A -9.21)", "γ 1 divided by 1.2"):  # fmt: skip
+        assert part in text
+    assert "10,000 labels of each class vote" in describe(overridden(PRESETS["clothing1m"], {}))
+    assert "all labels vote" in describe(overridden({}, {"method": "iterknn"}))
+    assert "one-cycle" in describe(overridden({}, {"schedule": "one-cycle", "loss": "ce"}))
