@@ -58,7 +58,7 @@ def test_what_is_told_on_the_way(clean: Cli, fixed: Path) -> None:
     assert "noisyknn: preset auto: 48 labels, 3 classes, colour images of about 12 pixels, on " in told
     assert "selknn, k = 4" in told
     assert "cnn5 at 16 pixels; 2 × 1 epochs" in told
-    assert re.search(r"episode 2 of 2: 48 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
+    assert re.search(r"episode 2 of 2: 36 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
     assert "│ unreadable" in told
     assert re.search(r"│ recovery +│ +│ \d+\.\d\d%", told)
     assert told.endswith(f"noisyknn: wrote {fixed}\n")
