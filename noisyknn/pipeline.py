@@ -26,7 +26,7 @@ from noisyknn.observer import Observer, Silent
 from noisyknn.preparation import Job, check_labels, identify, prepare
 from noisyknn.progress import Progress
 from noisyknn.results import Labels, Outcome, Result, fixed_table, summarise
-from noisyknn.training.device import find_device, wants_bf16
+from noisyknn.training.device import find_device, thread_count, threads, wants_bf16
 from noisyknn.training.episode import Trainer
 
 
@@ -72,7 +72,8 @@ def clean(
     check_outputs(outputs, job.inputs(), overwrite=overwrite)
     with runs.open_run(Path(run_dir) if run_dir else None, identify(job), overwrite=overwrite) as run:
         try:
-            result = _run(job, run, model_file, observer)
+            with threads(thread_count(job.config)):
+                result = _run(job, run, model_file, observer)
             if summary_file is not None:
                 write_json(summary_file, result.summary)
             if target is not None:

@@ -25,7 +25,7 @@ from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
 from noisyknn.presets import describe, overridden, preset_settings
 from noisyknn.results import NEW_COLUMNS, Labels
-from noisyknn.training.device import find_device, wants_bf16
+from noisyknn.training.device import find_device, thread_count, wants_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def identify(job: Job) -> dict[str, Any]:
             "sha256": digest.hexdigest(),
         },
         "config": dataclasses.asdict(config),
-        "device": {"type": device.type, "bf16": wants_bf16(config.precision, device)},
+        "device": {"type": device.type, "bf16": wants_bf16(config.precision, device), "threads": thread_count(config)},
         "versions": {
             "noisyknn": noisyknn.__version__,
             "python": platform.python_version(),

@@ -1,12 +1,17 @@
-"""Which device computes, and at which precision."""
+"""Which device computes, at which precision, and with how many threads."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from noisyknn.config import Precision
+from noisyknn.config import Config, Precision
 from noisyknn.errors import MachineError, UsageError
+
+TINY_STEP = 1 << 16
+"""Pixels of a batch below which one thread trains about as fast as several."""
 
 
 def find_device(name: str) -> torch.device:
@@ -33,6 +38,25 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     if device.type == "cuda":  # torch.cuda.is_bf16_supported counts emulation, and asks the current GPU only
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(bf16_features())
+
+
+def thread_count(config: Config) -> int:
+    """Threads that training is worth: one for tiny steps, which gain little from more and then wait for each other.
+
+    Where another program wants a core too, that wait is several times the work.
+    """
+    return 1 if config.batch_size * config.image_size**2 < TINY_STEP else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads on the CPU, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bf16_features() -> list[str]:

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisyknn.config import Precision
+from noisyknn.config import Config, Precision
 from noisyknn.errors import MachineError, UsageError
 from noisyknn.training import device
-from noisyknn.training.device import bf16_features, find_device, wants_bf16
+from noisyknn.training.device import bf16_features, find_device, thread_count, threads, wants_bf16
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
@@ -100,3 +100,13 @@ def test_without_a_list_of_flags_there_are_no_instructions(monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "read_text", read_text)
     assert bf16_features() == []
+
+
+def test_tiny_steps_take_one_thread_and_others_all() -> None:
+    before = torch.get_num_threads()
+    assert thread_count(Config(batch_size=64, image_size=16)) == 1
+    assert thread_count(Config(batch_size=512, image_size=32)) == before
+    with pytest.raises(ZeroDivisionError), threads(1):
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
