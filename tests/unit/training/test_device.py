@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_tiny_steps_take_one_thread_and_others_all() -> None:
     before = torch.get_num_threads()
     assert thread_count(Config(batch_size=64, image_size=16)) == 1
     assert thread_count(Config(batch_size=512, image_size=32)) == before
-    with pytest.raises(ZeroDivisionError), threads(1):
+    with contextlib.suppress(ZeroDivisionError), threads(1):
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
