@@ -41,6 +41,7 @@ def main() -> None:
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
     target = Path(__file__).parent / "results" / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(record, indent=2) + "\n")
     print(target.read_text())
 

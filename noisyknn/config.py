@@ -114,7 +114,8 @@ class Config:
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not low <= number <= high:
-                    raise UsageError(f"{_option(name)} {number} is out of range ({low:g} to {high:g})")
+                    limits = " to ".join(f"{limit:.12g}" for limit in (low, high))
+                    raise UsageError(f"{_option(name)} {number} is out of range ({limits})")
         if self.store_size is not None and self.store_size < self.image_size:
             raise UsageError(f"--store-size {self.store_size} is smaller than --image-size {self.image_size}")
 
@@ -145,7 +146,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("reference_start", 0.001, 1),
     ("reference_step", 0, 1),
     ("references_per_class", 1, _HUGE),
-    ("seed", 0, 2**62),
+    ("seed", 0, 2**32 - 1),
 )
 
 PRESETS: Mapping[str, Mapping[str, object]] = {
@@ -197,7 +198,14 @@ def read_config(path: Path) -> dict[str, object]:
         raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is not valid TOML: {error}") from error
-    return {name.replace("-", "_"): value for name, value in values.items()}
+    settings: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise UsageError(f"--config {path}: settings stand without a section; remove [{name}]")
+        if name.replace("-", "_") in settings:
+            raise UsageError(f"--config {path} sets {name} twice, once with - and once with _")
+        settings[name.replace("-", "_")] = value
+    return settings
 
 
 def make_config(settings: Mapping[str, object]) -> Config:

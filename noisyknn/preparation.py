@@ -98,6 +98,10 @@ def read_truth(table: LabelTable, column: str | None) -> Labels | None:
     true_classes, truth = encode_labels(table.table, find_column(table.table, (), column, "--truth-column"))
     index = {label_text(label): c for c, label in enumerate(table.classes)}
     known = np.array([index.get(label_text(label), len(index)) for label in true_classes], dtype=np.int64)
+    if (known == len(index)).all():
+        raise InputError(
+            f"{table.table.name}: no label of --truth-column {column!r} occurs among the given ones; name another column"
+        )
     return np.where(truth >= 0, known[truth], -1)
 
 

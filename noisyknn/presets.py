@@ -82,7 +82,7 @@ def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) 
         "label_smoothing": 0.0 if few else 0.1,
         "reference_start": REFERENCE_START,
         "reference_step": 1 - REFERENCE_START,
-        "k": int(min(max(voters_per_class / 2, 3), 50)),
+        "k": max(1, int(min(max(voters_per_class / 2, 3), 50, rows * REFERENCE_START - 1))),
     }
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"

@@ -17,7 +17,7 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(help="New folder to keep images and tables in.", show_default="none, all is removed")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise and of the training.")] = 0,
     debug: DebugOption = False,
 ) -> None:
     """Make 40 % of 1,797 handwritten digits' labels wrong, clean them, and print what was recovered."""

@@ -35,6 +35,10 @@ def test_auto_is_a_valid_configuration_for_data_of_any_kind(rows: int, classes: 
     assert config.episodes >= 1
 
 
+def test_auto_never_asks_for_more_neighbours_than_vote() -> None:
+    assert [auto(rows=rows, classes=2)[0].k for rows in (4, 6, 8, 12, 40)] == [1, 2, 3, 3, 5]
+
+
 def test_auto_says_what_it_saw() -> None:
     assert auto(rows=1797, size=8, grey=True)[1] == (
         "preset auto: 1,797 labels, 10 classes, grey images of about 8 pixels, on the CPU"
