@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from noisyknn.errors import MachineError, UsageError
 
@@ -36,8 +36,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def machine_error(path: Path, error: OSError) -> MachineError:
-    """`error`, met when writing `path`, in words."""
+def machine_error(what: object, error: OSError) -> MachineError:
+    """`error`, met when writing the file `what`, in words."""
     cures = {
         errno.ENOSPC: "the disk is full; free some space or write elsewhere",
         errno.ENOENT: "its folder does not exist; make it first",
@@ -45,39 +45,68 @@ def machine_error(path: Path, error: OSError) -> MachineError:
         errno.EPERM: "no permission to write there",
         errno.EROFS: "that disk is read-only",
     }
-    return MachineError(f"{path} cannot be written: {cures.get(error.errno or 0, error.strerror or str(error))}")
+    return MachineError(f"{what} cannot be written: {cures.get(error.errno or 0, error.strerror or str(error))}")
 
 
-def check_writable(path: Path) -> None:
-    """Raise MachineError where a file of that name cannot be made, as far as can be told before writing it."""
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise machine_error(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise machine_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+def as_path(option: str, value: object) -> Path:
+    """What was given for `option` as a path; raises UsageError for what no file can be called."""
+    try:
+        path = Path(value)  # type: ignore[arg-type]  # the very question
+        path.lstat()
+    except TypeError as error:
+        raise UsageError(f"{option} takes a path, not {type(value).__name__}") from error
+    except ValueError as error:
+        raise UsageError(f"{option} {str(value)!r} is no name that a file can have ({error})") from error
+    except OSError as error:  # any other than this one is met again, and told, where the file is used
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{option} {path} is longer than the name of a file can be") from error
+    return path
+
+
+def takes_bytes(stream: Any) -> bool:
+    """Whether `stream` is a binary stream that can be written to, as far as can be told without writing."""
+    try:
+        getattr(stream, "raw", stream).write(b"")  # a buffer would keep what the system refuses to itself
+    except (AttributeError, TypeError, ValueError, OSError):  # no stream, of text, closed, open for reading only
+        return False
+    return True
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], *, overwrite: bool) -> None:
     """Refuse, before any work, what writing an output (option to path) would destroy, and what cannot be written.
 
     Raises UsageError for an input, another output, what is no regular file and, without `overwrite`, what exists;
-    MachineError where the folder cannot be written. None is left alone.
+    MachineError where it cannot be written. None is left alone.
     """
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for option, path in outputs.items():
         if path is None:
             continue
-        other = seen.setdefault(path.resolve(), option)
+        other = seen.setdefault(os.path.realpath(path), option)
         if other != option:
             raise UsageError(f"{other} and {option} are the same file, {path}")
-        if path.exists():
-            if not path.is_file():
-                raise UsageError(f"{option} {path} is not a regular file; name a file (or - for standard output)")
-            if any(read is not None and _same_file(read, path) for read in inputs):
-                raise UsageError(f"{option} {path} is also an input; inputs are never modified, write to another file")
-            if not overwrite:
-                raise UsageError(f"{option} {path} exists already; add --overwrite to replace it")
-        check_writable(path)
+        try:
+            _check_output(option, path, inputs, overwrite)
+        except OSError as error:
+            raise machine_error(f"{option} {path}", error) from error
+
+
+def _check_output(option: str, path: Path, inputs: Iterable[Path | None], overwrite: bool) -> None:
+    """`check_outputs` of one; raises OSError where it cannot be written."""
+    if path.exists():
+        if not path.is_file():
+            raise UsageError(f"{option} {path} is not a regular file; name a file (or - for standard output)")
+        if any(read is not None and _same_file(read, path) for read in inputs):
+            raise UsageError(f"{option} {path} is also an input; inputs are never modified, write to another file")
+        if not overwrite:
+            raise UsageError(f"{option} {path} exists already; add --overwrite to replace it")
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()  # tells what `exists` takes for a missing file, such as links that go round in a circle
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _same_file(one: Path, other: Path) -> bool:
@@ -88,6 +117,6 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON, whole or not at all."""
+    """Write `value` as JSON in ASCII, which holds file names of any encoding, whole or not at all."""
     with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ from noisyknn.config import Config, read_config
 from noisyknn.data.augment import Pixels
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import Format, LabelTable, format_of, read_labels, write_table
-from noisyknn.errors import InterruptedRunError, MachineError, first_ten
-from noisyknn.files import check_outputs, write_json
+from noisyknn.errors import InterruptedRunError, MachineError, UsageError, first_ten
+from noisyknn.files import as_path, check_outputs, takes_bytes, write_json
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Correction, Episode, Task, gamma_of
 from noisyknn.models.model_file import save_model as write_model
@@ -58,19 +59,29 @@ def clean(
     Raises InputError, UsageError, MachineError and InterruptedRunError (see `noisyknn.errors`).
     """
     observer = observer or Silent()
-    source = Path(labels) if isinstance(labels, str) else labels
-    target = Path(out) if isinstance(out, str) else out
-    config_file, model_file, summary_file = (Path(file) if file else None for file in (config, save_model, summary))
+    folder, source, target = as_path("--images", images), _source(labels), _target(out)
+    config_file, run_folder, model_file, summary_file = (
+        None if file is None else as_path(option, file)
+        for option, file in (
+            ("--config", config),
+            ("--run-dir", run_dir),
+            ("--save-model", save_model),
+            ("--summary", summary),
+        )
+    )
+    if table_format not in (None, *get_args(Format)):
+        raise UsageError(f"--format {table_format!r} is not one of {', '.join(get_args(Format))}")
     table_file = target if isinstance(target, Path) else None
     outputs = {"--out": table_file, "--save-model": model_file, "--summary": summary_file}
+    runs.refuse_inside(run_folder, outputs)
     check_outputs(outputs, [source if isinstance(source, Path) else None, config_file], overwrite=overwrite)
     if table_file is not None:
         format_of(table_file, table_format, "--out")
     table = read_labels(source, path_column=path_column, label_column=label_column, chosen_format=table_format)
     overrides = {**(read_config(config_file) if config_file else {}), **settings}
-    job = prepare(table, Path(images), truth_column, preset, overrides, observer)
+    job = prepare(table, folder, truth_column, preset, overrides, observer)
     check_outputs(outputs, job.inputs(), overwrite=overwrite)
-    with runs.open_run(Path(run_dir) if run_dir else None, identify(job), overwrite=overwrite) as run:
+    with runs.open_run(run_folder, identify(job), overwrite=overwrite) as run:
         try:
             with threads(thread_count(job.config)):
                 result = _run(job, run, model_file, observer)
@@ -84,6 +95,30 @@ def clean(
             raise MachineError("the GPU has too little free memory; give a smaller --batch-size") from error
         run.finish(result.summary)
     return result
+
+
+def _source(labels: Any) -> Path | BinaryIO | pd.DataFrame:
+    """What labels are read from; raises UsageError for what they cannot be read from."""
+    if isinstance(labels, pd.DataFrame):
+        return labels
+    if isinstance(labels, str | os.PathLike):
+        return as_path("--labels", labels)
+    try:
+        binary = isinstance(labels.read(0), bytes)
+    except (AttributeError, TypeError, ValueError):  # no stream, closed, or open for writing only
+        binary = False
+    if not binary:
+        raise UsageError("labels is a path, a DataFrame or a binary stream, such as open(file, 'rb')")
+    return cast(BinaryIO, labels)
+
+
+def _target(out: Any) -> Path | BinaryIO | None:
+    """Where the table goes; raises UsageError for what takes none, before all the work is lost to it."""
+    if isinstance(out, str | os.PathLike):
+        return as_path("--out", out)
+    if out is not None and not takes_bytes(out):
+        raise UsageError("out is a path or a binary stream that is open for writing, such as open(file, 'wb')")
+    return cast(BinaryIO | None, out)
 
 
 def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Observer) -> Result:
@@ -205,7 +240,7 @@ def _spread(last: Episode, rows: Labels, store: ImageStore) -> Outcome:
 def _model_metadata(table: LabelTable, config: Config, pixels: Pixels) -> dict[str, str]:
     """What a user of the saved model needs to know: how to build it and how to feed it."""
     return {
-        "classes": json.dumps(table.classes, ensure_ascii=False),
+        "classes": json.dumps(table.classes),
         "mean": json.dumps(pixels.mean.tolist()),
         "std": json.dumps(pixels.std.tolist()),
         "fit": config.fit,

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import math
+import os
 import re
 import reprlib
 import shutil
@@ -14,6 +17,7 @@ import filelock
 import platformdirs
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from noisyknn.errors import InputError, MachineError, UsageError, first_ten
@@ -25,6 +29,8 @@ class RunDirectory:
     """A folder with the manifest, the history and the state of one run; made by `open_run`."""
 
     path: Path
+    key: str
+    """What tells its state from that of other runs."""
     temporary: bool
     """Whether it goes when the run is finished."""
 
@@ -44,7 +50,8 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Remove the folder; killed on the way, what is left is still a run that can be resumed."""
-        _empty(self.path)
+        with contextlib.suppress(FileNotFoundError):  # removed already, when a removal was interrupted at its end
+            _empty(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def save_episode(self, index: int, tensors: Mapping[str, Tensor]) -> None:
@@ -75,7 +82,10 @@ class RunDirectory:
     def load_history(self) -> list[dict[str, Any]]:
         """What `save_history` kept."""
         file = self.path / _HISTORY
-        return cast(list[dict[str, Any]], _read_json(file)) if file.exists() else []
+        history = _read_json(file) if file.exists() else []
+        if not _is_history(history):
+            raise _damaged(file, "not a history")
+        return cast(list[dict[str, Any]], history)
 
     def save_history(self, history: list[dict[str, Any]]) -> None:
         """Keep the history of all epochs and episodes so far."""
@@ -86,15 +96,29 @@ class RunDirectory:
 
     def _save(self, path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        sealed = metadata | {_SEAL: self._seal(path.name, plain, metadata)}
         with atomic_file(path) as file:
-            file.write(safetensors.torch.save(plain, metadata))
+            file.write(safetensors.torch.save(plain, sealed))
 
     def _load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
+            tensors = safetensors.torch.load(raw)
         except (OSError, safetensors.SafetensorError) as error:
             raise _damaged(path, error) from error
+        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+        metadata: dict[str, str] = header.get("__metadata__", {})
+        if metadata.pop(_SEAL, None) != self._seal(path.name, tensors, metadata):
+            raise _damaged(path, "not what this run has written")
+        return tensors, metadata
+
+    def _seal(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+        """A digest of a file's content, its name and the run: nothing else is taken for this run's state."""
+        about = [(key, str(tensor.dtype), tensor.shape) for key, tensor in sorted(tensors.items())]
+        digest = hashlib.blake2b(json.dumps([self.key, name, sorted(metadata.items()), about]).encode())
+        for key in sorted(tensors):
+            digest.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -103,22 +127,39 @@ def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bo
 
     An unfinished run of the same identity is there to be resumed. A finished one, or another run's, is refused with
     UsageError, or emptied where `overwrite` says so. Without a path it is a folder of the user's cache, chosen by the
-    identity's ``key``, that goes when the run is finished or when its input proves unusable.
+    identity's ``key``, that goes when the run is finished, when it cannot begin, or when its input proves unusable.
     """
-    run = RunDirectory(path or cached_run_dir(str(identity["key"])), temporary=path is None)
+    key = str(identity["key"])
+    run = RunDirectory(path or cached_run_dir(key), key, temporary=path is None)
     with _locked(run.path):
-        _prepare(run.path, identity, overwrite)
         try:
+            _prepare(run.path, identity, overwrite)
             yield run
-        except InputError:
-            if run.temporary and not run.has_episodes():
+        except BaseException as error:
+            unusable = isinstance(error, InputError) and not run.has_episodes()
+            if run.temporary and (unusable or not (run.path / _MANIFEST).exists()):
                 run.remove()
             raise
 
 
 def cached_run_dir(key: str) -> Path:
     """The folder in the user's cache for the run of that key."""
-    return platformdirs.user_cache_path("noisyknn") / "runs" / key[:32]
+    return _cache() / key[:32]
+
+
+def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None:
+    """Raise UsageError for outputs (option to path) that lie in the run directory `path`, where the run owns all files.
+
+    Without a path, in that of any run in the user's cache.
+    """
+    folder = os.path.realpath(path or _cache())
+    for option, file in outputs.items():
+        if file is not None and Path(os.path.realpath(file)).is_relative_to(folder):
+            raise UsageError(f"{option} {file} lies in the run directory; write it elsewhere")
+
+
+def _cache() -> Path:
+    return platformdirs.user_cache_path("noisyknn") / "runs"
 
 
 @contextlib.contextmanager
@@ -198,17 +239,28 @@ def _status(manifest: object) -> str | None:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> MachineError:
-    what = "folder" if path.name == _MANIFEST else "file"
-    return MachineError(
-        f"{path} is damaged ({error}); remove that {what}, and the same command does what was in it again"
+def _is_history(value: object) -> bool:
+    """Whether that is a list of entries, each of finite numbers, of which one is its episode."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and "episode" in entry
+        and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in entry.values())
+        for entry in value
     )
 
 
+def _damaged(path: Path, reason: object) -> MachineError:
+    what = "folder" if path.name == _MANIFEST else "file"
+    return MachineError(
+        f"{path} is damaged ({reason}); remove that {what}, and the same command does what was in it again"
+    )
+
+
+_SEAL = "seal"
 _LOCK, _MANIFEST, _HISTORY, _CHECKPOINT = "run.lock", "manifest.json", "history.json", "checkpoint.safetensors"
 _FIRST_FILE = re.compile(r"run\.lock|\.noisyknn-\w+\.part")
 _OWN_FILE = re.compile(

@@ -17,7 +17,8 @@ from noisyknn.cli.common import (
     source,
 )
 from noisyknn.cli.terminal import Terminal
-from noisyknn.errors import UsageError
+from noisyknn.errors import MachineError, UsageError
+from noisyknn.files import takes_bytes
 
 
 def clean(
@@ -120,6 +121,9 @@ def clean(
     for option, file in (("--save-model", save_model), ("--summary", summary)):
         if file == STANDARD_STREAM:
             raise UsageError(f"{option} takes a file")
+    target = sink(out)
+    if out == STANDARD_STREAM and not takes_bytes(target):
+        raise MachineError("standard output is closed or cannot be written; give --out FILE")
     settings = {name: value for name, value in given.items() if value is not None}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
     with Terminal(quiet=quiet) as terminal:
@@ -128,7 +132,7 @@ def clean(
         result = run(
             images,
             source(labels),
-            out=sink(out),
+            out=target,
             path_column=path_column,
             label_column=label_column,
             truth_column=truth_column,

@@ -1,13 +1,17 @@
 import errno
+import io
+import json
 import os
 import stat
+import sys
 import threading
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
-from noisyknn.errors import MachineError
-from noisyknn.files import atomic_file
+from noisyknn.errors import MachineError, UsageError
+from noisyknn.files import as_path, atomic_file, check_outputs, takes_bytes, write_json
 
 needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -184,3 +188,59 @@ def test_writers_at_the_same_time_leave_one_of_their_files_whole(tmp_path: Path)
         thread.join()
     assert (tmp_path / "out.bin").read_bytes() in contents
     assert names(tmp_path) == ["out.bin"]
+
+
+def test_json_holds_names_of_any_encoding(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9")
+    write_json(tmp_path / "x.json", {"table": name})
+    assert (tmp_path / "x.json").read_bytes().isascii()
+    assert json.loads((tmp_path / "x.json").read_text()) == {"table": name}
+
+
+def test_an_output_that_no_file_can_be_is_told_with_its_option(tmp_path: Path) -> None:
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    (tmp_path / "link.csv").symlink_to("x" * 300)
+    (tmp_path / "file").touch()
+    for name, reason in {
+        "loop.csv": "Too many levels of symbolic links",
+        "loop.csv/x.csv": "Too many levels of symbolic links",
+        "link.csv": "File name too long",
+        "x" * 300: "File name too long",
+        "file/x.csv": "Not a directory",
+        "none/x.csv": "its folder does not exist",
+    }.items():
+        for overwrite in (False, True):
+            with pytest.raises(MachineError, match=rf"^--out {tmp_path / name} cannot be written: {reason}"):
+                check_outputs({"--out": tmp_path / name}, [], overwrite=overwrite)
+
+
+def test_a_path_is_what_a_file_can_be_called(tmp_path: Path) -> None:
+    assert as_path("--out", "a/b.csv") == as_path("--out", Path("a/b.csv")) == Path("a/b.csv")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("", "loop", "loop/x", "none/x", os.fsdecode(b"\xff"), "x" * 255):
+        assert as_path("--out", str(tmp_path / name)) == tmp_path / name
+    for name in ("a\0b", "\ud800", "x" * 256, "x/" * 4000):
+        with pytest.raises(UsageError, match=r"^--out .*(is no name that a file can have|is longer than the name of)"):
+            as_path("--out", tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [None, 5, b"out.csv", [Path("x")], io.StringIO()])
+def test_what_is_no_path(value: object) -> None:
+    with pytest.raises(UsageError, match=f"--images takes a path, not {type(value).__name__}"):
+        as_path("--images", value)
+
+
+def closed(stream: IO[Any]) -> IO[Any]:
+    stream.close()
+    return stream
+
+
+def test_streams_that_take_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with path.open("wb") as buffered, path.open("wb", buffering=0) as raw, path.open("r+b") as both:
+        assert all(map(takes_bytes, (buffered, raw, both, io.BytesIO(), sys.__stdout__.buffer)))  # type: ignore[union-attr]
+    reading = os.open(path, os.O_RDONLY)
+    with path.open("rb") as reader, path.open("w") as text, os.fdopen(reading, "wb") as unwritable:
+        for stream in (reader, text, unwritable, io.StringIO(), closed(io.BytesIO()), closed(path.open("wb")), 5, None):
+            assert not takes_bytes(stream)
+    assert path.read_bytes() == b""

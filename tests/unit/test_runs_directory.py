@@ -1,13 +1,18 @@
+import errno
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 import pytest
+import safetensors.torch
 import torch
 
 from noisyknn.errors import InputError, MachineError, UsageError
-from noisyknn.runs import RunDirectory, cached_run_dir, open_run
+from noisyknn.runs import RunDirectory, cached_run_dir, open_run, refuse_inside
 
 IDENTITY: dict[str, Any] = {"input": {"rows": 3}, "config": {"seed": 0, "drops": (60, 90)}, "key": "0123456789" * 5}
 
@@ -174,6 +179,97 @@ def test_what_is_damaged_is_named_and_without_it_the_run_goes_on(tmp_path: Path,
         assert sum(bool(found) for found in load(run)) == 2
 
 
+def load_all(run: RunDirectory) -> list[object]:
+    return [run.load_last_episode(), run.load(1), run.load_history()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1}',
+        "3",
+        "[1]",
+        "[[]]",
+        '[{"epoch": 1}]',
+        '[{"episode": "0"}]',
+        '[{"episode": 0, "epoch": null}]',
+        '[{"episode": 0, "loss": NaN}]',
+        "[" * 100_000,
+    ],
+)
+def test_json_that_is_no_history_is_damaged(tmp_path: Path, text: str) -> None:
+    begin(tmp_path)
+    (tmp_path / "history.json").write_text(text)
+    with (
+        open_run(tmp_path, IDENTITY, overwrite=False) as run,
+        pytest.raises(MachineError, match=r"history\.json is damaged .*; remove that file"),
+    ):
+        run.load_history()
+
+
+@pytest.mark.parametrize("name", ["episode-0000.safetensors", "checkpoint.safetensors"])
+@pytest.mark.parametrize(
+    ("tensors", "metadata"),
+    [
+        ({"other": torch.tensor([1, 2])}, {}),
+        ({"labels": torch.tensor([1, 2, 3])}, {}),
+        ({"labels": torch.tensor([1, 999])}, {"episode": "1", "epochs_done": "5"}),
+        ({}, {"seal": "0"}),
+    ],
+)
+def test_state_that_the_run_has_not_written_is_damaged(
+    tmp_path: Path, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    begin(tmp_path)
+    safetensors.torch.save_file(dict(tensors), tmp_path / name, dict(metadata))
+    with (
+        open_run(tmp_path, IDENTITY, overwrite=False) as run,
+        pytest.raises(MachineError, match=rf"{name} is damaged \(not what this run has written\); remove that file"),
+    ):
+        load_all(run)
+
+
+@pytest.mark.parametrize("change", ["value", "shape", "dtype", "name", "metadata", "episode", "run"])
+def test_state_of_another_episode_or_run_or_with_a_bit_changed_is_damaged(tmp_path: Path, change: str) -> None:
+    begin(tmp_path)
+    file = tmp_path / "checkpoint.safetensors"
+    identity = IDENTITY
+    if change == "episode":
+        shutil.copy(tmp_path / "episode-0000.safetensors", tmp_path / "episode-0001.safetensors")
+    elif change == "run":
+        identity = IDENTITY | {"key": "of another run, whose folder these files were copied to"}
+    else:
+        old, new = {
+            "value": (bytes(8), bytes(7) + b"\x01"),
+            "shape": (b'"shape":[2]', b'"shape":[1,2]'),
+            "dtype": (b'"dtype":"F32"', b'"dtype":"I32"'),
+            "name": (b'"x":', b'"y":'),
+            "metadata": (b'"epochs_done":"5"', b'"epochs_done":"6"'),
+        }[change]
+        raw = file.read_bytes()
+        size = int.from_bytes(raw[:8], "little")
+        header, body = raw[8 : 8 + size], raw[8 + size :]
+        header, body = (header, body.replace(old, new)) if change == "value" else (header.replace(old, new), body)
+        assert header + body != raw[8:]
+        file.write_bytes(len(header).to_bytes(8, "little") + header + body)
+    with (
+        open_run(tmp_path, identity, overwrite=False) as run,
+        pytest.raises(MachineError, match="not what this run has written"),
+    ):
+        load_all(run)
+
+
+def test_a_folder_whose_name_is_not_utf8_holds_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    begin(folder)
+    with open_run(folder, IDENTITY | {"input": {"rows": 3, "table": os.fsdecode(b"\xff")}}, overwrite=True) as run:
+        run.save_episode(0, {"labels": torch.tensor([1])})
+        run.save(1, 5, {"x": torch.zeros(2, dtype=torch.bfloat16)})
+        run.save_history([{"episode": 0}])
+        assert all(load_all(run))
+        assert run.manifest["input"]["table"] == os.fsdecode(b"\xff")
+
+
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
     begin(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
@@ -217,6 +313,32 @@ def test_a_run_of_the_cache_that_fails_is_kept_if_it_is_worth_something(
     assert cached_run_dir(IDENTITY["key"]).exists() is kept
 
 
+def test_a_run_of_the_cache_that_cannot_begin_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MachineError, match="the disk is full"):
+        begin(None)
+    assert list((cache / "noisyknn" / "runs").iterdir()) == []
+
+
+def test_outputs_in_a_run_directory_are_refused(tmp_path: Path, cache: Path) -> None:
+    run, cached = tmp_path / "run", cached_run_dir(IDENTITY["key"])
+    (tmp_path / "link").symlink_to("run")
+    (tmp_path / "link.csv").symlink_to(run / "x.csv")
+    inside = [run / "x.csv", tmp_path / "link" / "x.csv", tmp_path / "link.csv", run / ".." / "run" / "x" / "y", run]
+    for file in inside:
+        with pytest.raises(UsageError, match=rf"--out {file} lies in the run directory; write it elsewhere"):
+            refuse_inside(run, {"--summary": None, "--out": file})
+        refuse_inside(None, {"--out": file})
+    for file in (tmp_path / "x.csv", tmp_path / "run.csv", run / ".." / "x.csv"):
+        refuse_inside(run, {"--out": file})
+    with pytest.raises(UsageError, match=r"--save-model .* lies in the run directory"):
+        refuse_inside(None, {"--save-model": cached / "x"})
+    refuse_inside(None, {"--save-model": cache / "x"})
+
+
 def test_a_named_run_is_never_removed(tmp_path: Path) -> None:
     def fail() -> None:
         with open_run(tmp_path, IDENTITY, overwrite=False):
@@ -240,7 +362,7 @@ def test_a_removal_that_is_cut_short_leaves_a_run_that_goes_on(tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", die)
         with pytest.raises(KeyboardInterrupt):
-            RunDirectory(tmp_path, temporary=True).remove()
+            RunDirectory(tmp_path, IDENTITY["key"], temporary=True).remove()
     assert gone
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         assert run.has_episodes()
