@@ -10,6 +10,9 @@ NoisyKnnError             1   a fault of the tool or of the machine
 
 from collections.abc import Sequence
 
+_LONGEST_ITEM = 600  # letters that a message shows of one item of a list, which may quote two cells
+_LONGEST_CELL = 200
+
 
 class NoisyKnnError(Exception):
     """Base of every error that noisyknn raises on purpose; the message is meant for the user as it stands."""
@@ -45,7 +48,23 @@ class InterruptedRunError(NoisyKnnError):
     exit_code = 130
 
 
+def one_line(text: str) -> str:
+    """`text` with control characters, line breaks too, spelled out: what it quotes can neither command nor forge."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def shortened(text: str, longest: int = _LONGEST_CELL) -> str:
+    """`text` on one line and, where it has more than `longest` characters, cut there and counted."""
+    line = one_line(text[:longest])
+    return line if len(text) <= longest else f"{line}… ({len(text):,} characters)"
+
+
+def quoted(value: object) -> str:
+    """A cell, path or name for a message: as Python would write it, shortened."""
+    return shortened(repr(value))
+
+
 def first_ten(items: Sequence[object]) -> str:
-    """Join the first ten items for a message and count the rest: ``a, b … and 3 more``."""
-    shown = ", ".join(str(item) for item in items[:10])
+    """Join the first ten items, each shortened, for a message and count the rest: ``a, b … and 3 more``."""
+    shown = ", ".join(shortened(str(item), _LONGEST_ITEM) for item in items[:10])
     return shown if len(items) <= 10 else f"{shown} … and {len(items) - 10} more"

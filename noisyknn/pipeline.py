@@ -17,7 +17,7 @@ from noisyknn.config import Config, read_config
 from noisyknn.data.augment import Pixels
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import Format, LabelTable, format_of, read_labels, write_table
-from noisyknn.errors import InterruptedRunError, MachineError, UsageError, first_ten
+from noisyknn.errors import InterruptedRunError, MachineError, UsageError, first_ten, quoted
 from noisyknn.files import as_path, check_outputs, takes_bytes, write_json
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Correction, Episode, Task, gamma_of
@@ -145,7 +145,9 @@ def _read_images(job: Job, run: runs.RunDirectory, observer: Observer) -> ImageS
     observer.start("reading images", len(job.files), "images")
     store = decode_all(job.files, config.store_size or config.image_size, config.fit, run.path, observer.advance)
     if store.reasons:
-        named = [f"row {row + 1} {table.paths[row]!r} ({reason})" for row, reason in sorted(store.reasons.items())]
+        named = [
+            f"row {row + 1} {quoted(table.paths[row])} ({reason})" for row, reason in sorted(store.reasons.items())
+        ]
         observer.note(f"{len(named)} images could not be read and keep their labels: {first_ten(named)}")
         check_labels(table, np.where(store.readable, table.given_labels, -1), config, "readable ")
     return store

@@ -18,7 +18,7 @@ from noisyknn.config import Config
 from noisyknn.data.images import resolve_paths, typical_size
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.table import LabelTable, encode_labels, find_column
-from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
 from noisyknn.neighbors.base import find_search
@@ -100,7 +100,7 @@ def read_truth(table: LabelTable, column: str | None) -> Labels | None:
     known = np.array([index.get(label_text(label), len(index)) for label in true_classes], dtype=np.int64)
     if (known == len(index)).all():
         raise InputError(
-            f"{table.table.name}: no label of --truth-column {column!r} occurs among the given ones; name another column"
+            f"{table.table.name}: no label of --truth-column {column!r} is among the given ones; name another column"
         )
     return np.where(truth >= 0, known[truth], -1)
 
@@ -149,7 +149,7 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
         raise InputError(f"{where}: all {which}rows have the same label; correcting needs at least two classes")
     if lonely := np.flatnonzero(counts < 2).tolist():
         named = [
-            f"{table.classes[c]!r} ({f'row {int(np.flatnonzero(given == c)[0]) + 1}' if counts[c] else 'no row'})"
+            f"{quoted(table.classes[c])} ({f'row {int(np.flatnonzero(given == c)[0]) + 1}' if counts[c] else 'no row'})"
             for c in lonely
         ]
         raise InputError(

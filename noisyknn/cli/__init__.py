@@ -1,5 +1,6 @@
 """The command line: each command declares its options, calls the library once, and prints."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -50,4 +51,11 @@ def _options(
 
 def main() -> None:
     """Entry point of the console script: typer reports wrong usage, `guarded` every other error; ends the process."""
-    app()
+    guarded(_run)()
+
+
+def _run() -> None:
+    try:
+        app()
+    finally:  # the app ends the process even when all is well: what help or version print must have gone out before
+        sys.stdout.flush()

@@ -1,17 +1,19 @@
 """What the commands share: options, standard streams, the care taken with files, and what becomes of errors."""
 
+import contextlib
 import functools
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, ParamSpec
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, ParamSpec, TextIO
 
 import typer
 
 from noisyknn import files
-from noisyknn.errors import NoisyKnnError
+from noisyknn.errors import NoisyKnnError, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +35,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        _replace_closed_streams()
+        _prepare_streams()
         try:
             command(*args, **kwargs)
             sys.stdout.flush()  # here, since a broken pipe can no longer be caught when Python flushes at its end
@@ -42,10 +44,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             _fail("interrupted", 130)
         except BrokenPipeError:  # the reader, such as head, has had enough
-            _drop_unwritable()
+            _drop_unwritable(sys.stdout)
             sys.exit(1)
         except OSError as error:
-            _drop_unwritable()
+            _drop_unwritable(sys.stdout)
             _fail(f"the machine refused: {error}", 1)
         except Exception as error:
             _fail(
@@ -59,24 +61,41 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def _fail(message: str, exit_code: int) -> None:
     if "--debug" in sys.argv:
-        traceback.print_exc()
+        with _messages():
+            traceback.print_exc()
     note(message)
     sys.exit(exit_code)
 
 
-def _replace_closed_streams() -> None:
-    """Give the standard streams that the caller has closed an end: what is written to None goes to standard output."""
+def _prepare_streams() -> None:
+    """Make standard streams usable whatever the caller made of them.
+
+    Those that are closed get an end: what is written to None goes to standard output. Letters that the encoding of
+    standard output lacks are spelled out, as Python does on standard error.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "r"), ("stderr", "w")):  # results that nobody takes are an error
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _drop_unwritable() -> None:
-    """Send what standard output no longer takes nowhere, so that Python does not complain about it at its end."""
+def _drop_unwritable(stream: TextIO) -> None:
+    """Send what `stream` no longer takes nowhere, so that Python does not complain about it at its end."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[None]:
+    """For printing on standard error: a message that nobody can take must not cost the result."""
+    try:
+        yield
+        sys.stderr.flush()
+    except OSError:
+        _drop_unwritable(sys.stderr)
 
 
 def source(path: Path) -> Path | BinaryIO:
@@ -97,16 +116,13 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path | No
 
 def note(message: str) -> None:
     """Print a message on standard error."""
-    print(f"noisyknn: {printable(message)}", file=sys.stderr)  # noqa: T201
-
-
-def printable(message: str) -> str:
-    """`message` with control characters spelled out: paths and cells in it must not command the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in message)
+    with _messages():
+        print(f"noisyknn: {one_line(message)}", file=sys.stderr)  # noqa: T201
 
 
 def show_table(table: "Table", *, stderr: bool = False) -> None:
     """Print `table` as wide as it is: rich would otherwise cut figures to fit 80 columns into a file or a pipe."""
     from rich.console import Console
 
-    Console(stderr=stderr, width=10_000).print(table)
+    with _messages() if stderr else contextlib.nullcontext():
+        Console(stderr=stderr, width=10_000).print(table)

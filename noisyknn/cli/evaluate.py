@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from noisyknn.cli.common import STANDARD_STREAM, DebugOption, FormatOption, note, show_table, source
-from noisyknn.errors import UsageError
+from noisyknn.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +82,8 @@ def evaluate(
     for one_class in figures["per_class"]:
         one_class["label"] = columns.classes[one_class["label"]]
     if as_json:
-        typer.echo(json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False))
+        unicode = sys.stdout.encoding.lower().startswith("utf")  # else JSON has a spelling of its own for letters
+        typer.echo(json.dumps(figures, indent=2, ensure_ascii=not unicode, allow_nan=False))
     else:
         show_table(_overall_table(figures))
         show_table(_class_table(figures["per_class"]))
@@ -95,7 +97,9 @@ def _note_what_is_missing(columns: "CorrectedTable") -> None:
     if not set(columns.truth.tolist()) & {*columns.given.tolist(), *columns.corrected.tolist()} - {-1}:
         truth = columns.classes[int(columns.truth.max())]
         corrected = columns.classes[int(columns.corrected.max())]
-        note(f"no true label occurs among the others; is {truth!r} the same kind of label as {corrected!r}?")
+        note(
+            f"no true label occurs among the others; is {quoted(truth)} the same kind of label as {quoted(corrected)}?"
+        )
 
 
 def _overall_table(figures: Mapping[str, object]) -> "Table":

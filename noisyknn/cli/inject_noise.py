@@ -1,6 +1,6 @@
 """noisyknn inject-noise: add a column of synthetically wrong labels to a table of right ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +24,7 @@ from noisyknn.files import write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from noisyknn.data.noise import Matrix
+    from noisyknn.data.noise import Counts, Row
     from noisyknn.data.table import Label
 
 NOISY_COLUMN = "noisy_label"
@@ -44,7 +44,9 @@ def inject_noise(
         ),
     ],
     rate: Annotated[float | None, typer.Option(help="Probability of a flip (of a draw, if uniform), 0 to 1.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws; the same seed gives the same labels.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the draws; the same seed gives the same labels.")
+    ] = 0,
     label_column: Annotated[
         str | None, typer.Option(help="Column of the right labels; clean_label or label if not given.")
     ] = None,
@@ -61,7 +63,9 @@ def inject_noise(
         typer.Option(help="CSV of probabilities: a row per true class, a column per given class, names on both."),
     ] = None,
     table_format: FormatOption = None,
-    summary: Annotated[Path | None, typer.Option(help="Write the realised rate and matrix as JSON.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write the realised rate, and the rows of each true and noisy class, as JSON.")
+    ] = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
@@ -73,7 +77,7 @@ def inject_noise(
     map_file = None if map_ is None else Path(map_)
     check_outputs({"--out": out, "--summary": summary}, [labels, map_file, matrix], overwrite=overwrite)
 
-    from noisyknn.data.noise import inject, noisy_column, realised_matrix, realised_rate
+    from noisyknn.data.noise import inject, noisy_column, realised_counts, realised_rate
     from noisyknn.data.table import encode_labels, find_column, read_table, write_table
 
     table = read_table(source(labels), chosen_format=table_format)
@@ -85,13 +89,14 @@ def inject_noise(
     cells = noisy_column(table.frame[column], true, noisy)
     write_table(table.frame.assign(**{NOISY_COLUMN: cells}), sink(out), chosen_format=table_format)
 
-    changed, shares = realised_rate(true, noisy), realised_matrix(true, noisy, len(classes))
+    changed, counts = realised_rate(true, noisy), realised_counts(true, noisy)
     if summary is not None:
         figures = {"noise": noise, "rate": rate, "seed": seed, "rows": len(true), "realised_rate": changed}
-        write_json(summary, figures | {"classes": classes, "realised_matrix": shares.tolist()})
+        pairs = [{"true": classes[a], "noisy": classes[b], "rows": rows} for a, b, rows in counts.tolist()]
+        write_json(summary, figures | {"classes": classes, "realised_counts": pairs})
     if not quiet:
         note(f"{changed:.2%} of the labels changed")
-        show_table(_matrix_table(classes, shares), stderr=True)
+        show_table(_matrix_table(classes, counts), stderr=True)
 
 
 def _check_options(noise: Noise, rate: float | None, map_: str | None, matrix: Path | None) -> None:
@@ -109,31 +114,32 @@ def _check_options(noise: Noise, rate: float | None, map_: str | None, matrix: P
 
 def _transition(
     noise: Noise, classes: Sequence["Label"], rate: float | None, map_: str | None, matrix: Path | None
-) -> "Matrix":
-    from noisyknn.data.noise import transition_matrix
+) -> Iterable["Row"]:
+    from noisyknn.data.noise import transition_rows
     from noisyknn.data.noise_sources import read_map, read_matrix
 
     if noise == "matrix":
         assert matrix is not None  # _check_options saw to it
         return read_matrix(matrix, classes)
     assert rate is not None
-    return transition_matrix(noise, classes, rate, None if map_ is None else read_map(map_, classes))
+    return transition_rows(noise, classes, rate, None if map_ is None else read_map(map_, classes))
 
 
-def _matrix_table(classes: Sequence["Label"], shares: "Matrix") -> "Table":
+def _matrix_table(classes: Sequence["Label"], counts: "Counts") -> "Table":
     """The realised matrix, or only its largest flips where the whole would not fit a screen."""
     from rich.markup import escape
     from rich.table import Table
 
-    from noisyknn.data.noise import largest_flips
+    from noisyknn.data.noise import largest_flips, shares
 
     names = [escape(str(label)) for label in classes]  # or rich would take a class "[b]" as markup
     if len(names) <= LARGEST_SHOWN_MATRIX:
         table = Table("true / noisy", *names, title="Realised transition matrix")
-        for name, row in zip(names, shares.tolist(), strict=True):
-            table.add_row(name, *(f"{share:.3f}" for share in row))
+        share_of = {(a, b): share for (a, b, _), share in zip(counts.tolist(), shares(counts).tolist(), strict=True)}
+        for true, name in enumerate(names):
+            table.add_row(name, *(f"{share_of.get((true, noisy), 0):.3f}" for noisy in range(len(names))))
     else:
         table = Table("true", "noisy", "share", title="The ten largest flips")
-        for true, noisy, share in largest_flips(shares, 10):
+        for true, noisy, share in largest_flips(counts, 10):
             table.add_row(names[true], names[noisy], f"{share:.3f}")
     return table

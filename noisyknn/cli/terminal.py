@@ -4,7 +4,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from noisyknn.cli.common import note, printable
+from noisyknn.cli.common import note
+from noisyknn.errors import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -35,7 +36,7 @@ class Terminal:
         if self._quiet:
             return
         if self._bar is not None:
-            text = f"noisyknn: {printable(message)}"
+            text = f"noisyknn: {one_line(message)}"
             self._bar.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             note(message)

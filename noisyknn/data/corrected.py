@@ -21,7 +21,7 @@ from noisyknn.data.table import (
     find_column,
     read_table,
 )
-from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.errors import InputError, UsageError, first_ten, quoted
 
 Source = Path | BinaryIO | pd.DataFrame
 Codes = npt.NDArray[np.int64]
@@ -69,7 +69,7 @@ def read_corrected(
         truth = encode_labels(table, truth_column)
         candidates = [column for column in LABEL_COLUMNS if column != truth_column]
         if label_column == truth_column:
-            raise UsageError(f"--label-column and --truth-column are both {truth_column!r}; they are two columns")
+            raise UsageError(f"--label-column and --truth-column are both {quoted(truth_column)}; they are two columns")
     else:
         truth = _joined_truth(table, read_table(truth_source, chosen_format=chosen_format), truth_column, path_column)
         candidates = list(LABEL_COLUMNS)
@@ -95,13 +95,13 @@ def _joined_truth(
     for row, path in enumerate(_paths(truth_table, path_column)):
         rows_of.setdefault(path, []).append(row)
     paths = _paths(table, path_column)
-    if missing := [f"{row} ({path!r})" for row, path in enumerate(paths, 1) if path not in rows_of]:
+    if missing := [f"{row} ({quoted(path)})" for row, path in enumerate(paths, 1) if path not in rows_of]:
         raise InputError(
             f"{table.name}: {len(missing)} rows have no row with their path in {truth_table.name} "
             f"(rows {first_ten(missing)}); add them, or name the columns of paths with --path-column"
         )
     if twice := [path for path in dict.fromkeys(paths) if len(rows_of[path]) > 1]:
-        found = [f"{path!r} in rows {', '.join(str(row + 1) for row in rows_of[path])}" for path in twice]
+        found = [f"{quoted(path)} in rows {first_ten([row + 1 for row in rows_of[path]])}" for path in twice]
         raise InputError(
             f"{truth_table.name}: {len(twice)} paths have several truths ({first_ten(found)}); keep one row per image"
         )
@@ -136,7 +136,7 @@ def _cells(
     values = [
         empty if missing or cell == "" else parse(cell) for cell, missing in zip(cells.tolist(), gone, strict=True)
     ]
-    if wrong := [f"{row} ({cells.iloc[row - 1]!r})" for row, value in enumerate(values, 1) if value is None]:
+    if wrong := [f"{row} ({quoted(cells.iloc[row - 1])})" for row, value in enumerate(values, 1) if value is None]:
         raise InputError(f"{table.name}, column {column!r}: not {wanted} in {len(wrong)} rows: {first_ten(wrong)}")
     return np.array(values)
 

@@ -113,6 +113,20 @@ def _typed(cells: list[str]) -> pd.Series:
     return pd.Series(cells, dtype="str")
 
 
+def without_views(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with Arrow's views of text and bytes as plain text and bytes: Arrow cannot filter or take rows of views.
+
+    A frame without views is given back as it is.
+    """
+    plain = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
+    arrow = {name: str(dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)}
+    views = [name for name, kind in arrow.items() if kind in plain]
+    frame = frame.copy(deep=False) if views else frame
+    for name in views:  # by Arrow itself: pandas cannot convert them
+        frame[name] = pd.arrays.ArrowExtensionArray(pa.array(frame[name]).cast(plain[arrow[name]]))
+    return frame
+
+
 def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
     """Write `frame` as Parquet; raises InputError where a column has no type that Parquet knows."""
     try:

@@ -11,6 +11,7 @@ import logging
 import posixpath
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from noisyknn.errors import InputError, first_ten
+from noisyknn.errors import InputError, first_ten, quoted, shortened
 
 Fit = Literal["squash", "crop"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # rasters only: Pillow runs other programs for EPS
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _SMALL = 256 * 256  # pixels up to which typical_size decodes an image to see whether it is grey
+_LARGE = 16 * 2**20  # pixels above which images are decoded one at a time, however many threads there are
+_STRIP = 2**20  # pixels of a decoded image that are converted at a time
 _REDUCING_GAP = 2  # how many times larger than asked a cheap first reduction leaves an image
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,6 +39,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
+_one_large_image = threading.Lock()
 
 # Without a handler, Python prints Pillow's log of damaged files to standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -81,7 +88,7 @@ def resolve_paths(root: Path, paths: Sequence[str], where: str) -> list[Path]:
         target = posixpath.normpath(posixpath.join(base, path))
         resolved.append(Path(target))
         if not f"{target}/".startswith(inside):
-            outside.append(f"row {row}: {path!r}")
+            outside.append(f"row {row}: {quoted(path)}")
     if outside:
         raise InputError(
             f"{where}: {len(outside):,} paths lead out of the folder {root} ({first_ten(outside)}); "
@@ -107,14 +114,34 @@ def decode(path: Path, size: int, fit: Fit) -> npt.NDArray[np.uint8]:
     """
     with _opened(path) as image:
         # A JPEG decodes at a half, a quarter or an eighth of its size in a fraction of the time; others ignore this.
+        pixels = image.width * image.height
         image.draft(None, (size * _REDUCING_GAP, size * _REDUCING_GAP))
-        rgb = _to_rgb(image)
+        if "progressive" not in image.info:  # of a progressive JPEG, the whole is held all the same
+            pixels = image.width * image.height
+        with _one_large_image if pixels > _LARGE else contextlib.nullcontext():
+            image.load()
+            squared = _squared(image, size, fit)
         if (turn := _UPRIGHT.get(_orientation(image))) is not None:
-            rgb = rgb.transpose(turn)
-        if fit == "crop":
-            rgb = _centre_square(rgb)
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
-        return np.array(rgb)
+            squared = squared.transpose(turn)
+        return np.array(squared)
+
+
+def _squared(image: ImageFile.ImageFile, size: int, fit: Fit) -> Image.Image:
+    """A decoded image as RGB of `size` by `size` pixels, not yet turned upright.
+
+    What `Image.resize` does with a `reducing_gap`, but from strips: all that is as large as the image is the image.
+    """
+    left, top, right, bottom = _centre_square(image.size) if fit == "crop" else (0, 0, *image.size)
+    width, height = right - left, bottom - top
+    x_factor, y_factor = (int(edge / size / _REDUCING_GAP) or 1 for edge in (width, height))
+    reduced = Image.new("RGB", (-(-width // x_factor), -(-height // y_factor)))
+    grey_range = _grey_range(image)
+    step = max(_STRIP // width // y_factor, 1) * y_factor
+    for y in range(top, bottom, step):
+        strip = _to_rgb(image.crop((left, y, right, min(y + step, bottom))), grey_range)
+        reduced.paste(strip.reduce((x_factor, y_factor)), (0, (y - top) // y_factor))
+    box = (0, 0, width / x_factor, height / y_factor)
+    return reduced.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 def typical_size(paths: Sequence[Path], sample: int = 256) -> tuple[int, bool]:
@@ -140,7 +167,7 @@ def _glances(paths: Iterable[Path], failures: list[str]) -> Iterator[tuple[int, 
         try:
             glance = _glance(path)
         except UnreadableImageError as error:
-            failures.append(f"{path}: {error}")
+            failures.append(f"{shortened(str(path))}: {error}")
         else:
             yield glance
 
@@ -153,7 +180,7 @@ def _glance(path: Path) -> tuple[int, bool]:
             return edge, True
         if image.width * image.height > _SMALL:
             return edge, False
-        pixels = np.asarray(_to_rgb(image))
+        pixels = np.asarray(_to_rgb(image, _grey_range(image)))
         return edge, bool((pixels == pixels[..., :1]).all())
 
 
@@ -218,16 +245,16 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _centre_square(image: Image.Image) -> Image.Image:
-    edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    return image.crop((left, top, left + edge, top + edge))
+def _centre_square(size: tuple[int, int]) -> Box:
+    edge = min(size)
+    left, top = (size[0] - edge) // 2, (size[1] - edge) // 2
+    return left, top, left + edge, top + edge
 
 
-def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
-    image.load()
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(image)).convert("RGB")
+def _to_rgb(image: Image.Image, grey_range: tuple[float, float] | None) -> Image.Image:
+    """A part of an image or all of it in RGB; `grey_range` is what is black and white in the whole (`_grey_range`)."""
+    if grey_range is not None:
+        return Image.fromarray(_to_8_bit(image, *grey_range)).convert("RGB")
     if image.has_transparency_data:
         # On black, Pillow's own choice, black glyphs on a transparent ground would vanish.
         white = Image.new("RGBA", image.size, "white")
@@ -235,26 +262,37 @@ def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: ImageFile.ImageFile) -> npt.NDArray[np.uint8]:
+def _to_8_bit(image: Image.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
     """Greys of 16 or 32 bits, (H, W), scaled to 0..255; Pillow's own conversion clips them."""
-    values = np.asarray(image).astype(np.float32)
-    low, high = _grey_range(image, values)
-    scaled = np.nan_to_num((values - low) * np.float32(255 / (high - low)))
+    scaled = np.nan_to_num((np.asarray(image).astype(np.float32) - low) * np.float32(255 / (high - low)))
     grey: npt.NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return grey
 
 
-def _grey_range(image: ImageFile.ImageFile, values: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """What is black and what is white.
+def _grey_range(image: ImageFile.ImageFile) -> tuple[float, float] | None:
+    """What is black and what is white in greys of 16 or 32 bits; None for all else.
 
     Numbers of 32 bits do not say. They are taken as reaching to 1 (floats only), 255 or 65,535, the first that holds
     them all, so that most images of a set are scaled alike; what fits none is stretched from its least to its largest.
     """
+    if not image.mode.startswith(("I", "F")):
+        return None
     if image.mode.startswith("I;") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return 0.0, 65_535.0  # older Pillow opens greys of 16 bits as 32
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    low, high = _least_and_largest(image)
     for white in (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0):
         if low >= 0 and high <= white:
             return 0.0, white
     return low, max(high, low + 1e-6)
+
+
+def _least_and_largest(image: Image.Image) -> tuple[float, float]:
+    """The least and the largest finite number, 0 and 1 where there is none."""
+    found: list[float] = []
+    step = max(_STRIP // image.width, 1)
+    for y in range(0, image.height, step):
+        values = np.asarray(image.crop((0, y, image.width, min(y + step, image.height)))).astype(np.float32)
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            found += [float(finite.min()), float(finite.max())]
+    return (min(found), max(found)) if found else (0.0, 1.0)

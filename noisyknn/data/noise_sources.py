@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from noisyknn.data.noise import Matrix
 from noisyknn.data.table import Label, read_table
-from noisyknn.errors import InputError, first_ten
+from noisyknn.errors import InputError, first_ten, quoted, shortened
 
 _WHOLE_NUMBER = re.compile(r"(-?)0*(0|[1-9][0-9]*)(?:\.0*)?")
 
@@ -125,7 +125,7 @@ def _read_json_pairs(path: Path) -> list[tuple[object, object]]:
     return list(pairs)
 
 
-def read_matrix(path: Path, classes: Sequence[Label]) -> Matrix:
+def read_matrix(path: Path, classes: Sequence[Label]) -> npt.NDArray[np.float64]:
     """A transition matrix (C, C) in the order of `classes`, from a CSV with class names as header and first column.
 
     Raises InputError naming the row where it has other classes than `classes`, a cell is no probability, or a row does
@@ -142,7 +142,9 @@ def read_matrix(path: Path, classes: Sequence[Label]) -> Matrix:
         if missing := [text for text in texts if text not in names]:
             raise InputError(f"{where}: classes of the table are missing: {first_ten(missing)}")
     cells = zip(*(frame.iloc[:, c].tolist() for c in range(1, frame.shape[1])), strict=True)
-    values = {name: _probabilities(list(row), f"{path}, row {name!r}") for name, row in zip(rows, cells, strict=True)}
+    values = {
+        name: _probabilities(list(row), f"{path}, row {quoted(name)}") for name, row in zip(rows, cells, strict=True)
+    }
     order = [columns.index(text) for text in texts]
     return np.array([values[text] for text in texts])[:, order]
 
@@ -151,7 +153,7 @@ def _probabilities(cells: Sequence[object], where: str) -> list[float]:
     try:
         values = [float(str(cell)) for cell in cells]
     except ValueError as error:
-        raise InputError(f"{where}: {error}; every cell is a probability") from error
+        raise InputError(f"{where}: {shortened(str(error))}; every cell is a probability") from error
     if wrong := [value for value in values if not 0 <= value <= 1]:
         raise InputError(f"{where}: {first_ten(wrong)} is not a probability (0 to 1)")
     if abs(sum(values) - 1) > 1e-6:

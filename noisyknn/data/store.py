@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from noisyknn.data.images import Fit, UnreadableImageError, decode, evenly_spread, nothing_readable, quiet_pillow
-from noisyknn.errors import InputError, MachineError
+from noisyknn.errors import InputError, MachineError, shortened
 
 FILE_NAME = "images.u8"
 _MEMINFO = Path("/proc/meminfo")
@@ -98,7 +98,7 @@ def decode_all(
         finally:
             stopped.set()  # so that Ctrl-C waits for no more than the image at hand
     if len(reasons) == len(paths):
-        raise nothing_readable(len(paths), [f"{paths[row]}: {reasons[row]}" for row in sorted(reasons)])
+        raise nothing_readable(len(paths), [f"{shortened(str(paths[row]))}: {reasons[row]}" for row in sorted(reasons)])
     readable = np.ones(len(paths), dtype=np.bool_)
     readable[list(reasons)] = False
     return ImageStore(images=images, readable=readable, reasons=dict(sorted(reasons.items())))

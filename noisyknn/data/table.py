@@ -6,7 +6,7 @@ Rows are counted from 1, the first one below the header; blank lines of a CSV do
 import os
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -15,8 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisyknn.data.formats import NUMBER, PARQUET_MAGIC, parse_csv, parse_parquet, write_csv, write_parquet
-from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.data.formats import (
+    NUMBER,
+    PARQUET_MAGIC,
+    parse_csv,
+    parse_parquet,
+    without_views,
+    write_csv,
+    write_parquet,
+)
+from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.files import atomic_file
 
 Format = Literal["csv", "parquet"]
@@ -92,7 +100,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
         )
     if table.frame.empty:
         raise InputError(f"{table.name} has no rows")
-    return table
+    return replace(table, frame=without_views(table.frame))
 
 
 def _read_file(path: Path) -> bytes:
@@ -120,7 +128,9 @@ def find_column(table: Table, candidates: Sequence[str], chosen: str | None, opt
     if chosen is not None:
         if chosen in columns:
             return chosen
-        raise InputError(f"{table.name} has no column {chosen!r} ({option}); its columns are {first_ten(columns)}")
+        raise InputError(
+            f"{table.name} has no column {quoted(chosen)} ({option}); its columns are {first_ten(columns)}"
+        )
     for candidate in candidates:
         if candidate in columns:
             return candidate
@@ -167,7 +177,7 @@ def _check_paths(table: Table, column: str) -> list[str]:
     for row, path in enumerate(paths, 1):
         seen = first_row.setdefault(posixpath.normpath(path), row)
         if seen != row:
-            twice.append(f"{path!r} in rows {seen} and {row}")
+            twice.append(f"{quoted(path)} in rows {seen} and {row}")
     if twice:
         raise InputError(
             f"{where}: {len(twice)} paths stand more than once ({first_ten(twice)}); keep one row per image"
@@ -201,7 +211,7 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
             kinds.setdefault(kind, row)
             first_row.setdefault(value, row)
         elif value is not None:
-            odd.append(f"row {row} ({value!r})")
+            odd.append(f"row {row} ({quoted(value)})")
     if odd:
         raise InputError(
             f"{where}: {len(odd)} labels are neither text nor whole numbers: {first_ten(odd)}; "
@@ -210,7 +220,7 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
     if not kinds:
         raise InputError(f"{where}: no row has a label")
     if len(kinds) > 1:
-        found = " but ".join(f"row {row} is {kind} ({values[row - 1]!r})" for kind, row in kinds.items())
+        found = " but ".join(f"row {row} is {kind} ({quoted(values[row - 1])})" for kind, row in kinds.items())
         raise InputError(
             f"{where} mixes types: {found}; correct the odd ones or, if all of them are classes, pass the table as "
             "Parquet with this column as text"
@@ -245,7 +255,7 @@ def _check_spelling(first_row: dict[Label, int], where: str) -> None:
             # not float: it would take large numbers that differ for one
             other = by_meaning.setdefault(Decimal(label) if NUMBER.fullmatch(label) else label.strip(), label)
             if other != label:
-                twins.append(f"{other!r} (row {first_row[other]}) and {label!r} (row {row})")
+                twins.append(f"{quoted(other)} (row {first_row[other]}) and {quoted(label)} (row {row})")
     if twins:
         raise InputError(f"{where}: {first_ten(twins)} look like one class spelled in two ways; make them alike")
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 
 import noisyknn
@@ -317,6 +318,20 @@ def test_sub_folders_absolute_paths_and_upper_case_endings(clean: Cli, data: Pat
     assert "unreadable" not in pd.read_csv(fixed)["status"].tolist()
 
 
+def test_names_that_are_not_utf8(clean: Cli, data: Path, fixed: Path, cache: Path) -> None:
+    odd, out = os.fsdecode(b"\xff"), data / "out" / os.fsdecode(b"\xe9.csv")
+    assert clean().code == 0
+    (data / "images").rename(data / f"images{odd}")
+    (data / "labels.csv").rename(data / f"labels{odd}.csv")
+    others = ["--run-dir", data / f"run{odd}", "--summary", data / f"{odd}.json", "--save-model", data / f"{odd}.model"]
+    result = clean("--images", data / f"images{odd}", "--labels", data / f"labels{odd}.csv", "--out", out, *others)
+    assert result.code == 0, result.stderr
+    assert out.read_bytes() == fixed.read_bytes()
+    manifest = json.loads((data / f"run{odd}" / "manifest.json").read_text())
+    assert manifest["input"]["table"] == str(data / f"labels{odd}.csv")
+    assert contents(cache) == {}
+
+
 def test_the_commands_fit_into_one_pipe(data: Path) -> None:
     python = f"{shlex.quote(sys.executable)} -c {shlex.quote(MAIN)}"
     script = (
@@ -416,6 +431,26 @@ def test_a_run_of_other_settings_or_input_is_refused_naming_the_difference(clean
     assert re.search(r"belongs to another run \(sha256 was '\w+\.\.\.\w+', is '\w+\.\.\.\w+'\)", result.stderr)
     assert not out.exists()
     assert clean("--run-dir", run, "--out", out, "--overwrite", "--seed", 7).code == 0
+
+
+@pytest.mark.parametrize("name", ["episode-0001.safetensors", "history.json"])
+def test_a_damaged_run_is_told_and_goes_on_without_the_file(clean: Cli, data: Path, fixed: Path, name: str) -> None:
+    run = data / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before_writing(patch)
+        assert clean("--run-dir", run).code == 130
+    saved = {"labels": torch.full((48,), 99), "cumulative_loss": torch.zeros(48)}
+    content = b'{"a": 1}' if name == "history.json" else safetensors.torch.save(saved)
+    (run / name).write_bytes(content)
+    result = clean("--run-dir", run)
+    assert result.code == 1
+    assert re.search(
+        rf"{run / name} is damaged \(.*\); remove that file, and the same command does what", result.stderr
+    )
+    (run / name).unlink()
+    assert clean("--run-dir", run).code == 0
+    clean("--out", data / "out" / "undisturbed.csv")
+    assert fixed.read_bytes() == (data / "out" / "undisturbed.csv").read_bytes()
 
 
 def stop_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,13 +241,20 @@ def test_a_standard_stream_may_be_closed(clean: Cli, data: Path, monkeypatch: py
 
 
 def test_a_result_for_a_closed_standard_output_is_not_lost_in_silence(
-    clean: Cli, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    result = clean("--out", "-")
+    told = refused(1, "--out", "-", "--labels", "nowhere.csv")
     sys.stdout.close()
-    assert result.code == 1
-    assert "the machine refused: " in result.stderr
+    assert told == "noisyknn: standard output is closed or cannot be written; give --out FILE\n"
+
+
+def test_a_standard_output_that_is_open_for_reading_only_is_told_before_any_work(
+    refused: Refused, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with os.fdopen(os.open(data / "labels.csv", os.O_RDONLY), "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert "standard output is closed or cannot be written" in refused(1, "--out", "-", "--labels", "nowhere.csv")
 
 
 def test_where_unreadable_images_leave_a_class_without_rows(refused: Refused, data: Path) -> None:
@@ -285,6 +292,33 @@ def test_an_input_is_never_written_to(refused: Refused, data: Path) -> None:
 def test_two_outputs_are_never_one_file(refused: Refused, data: Path) -> None:
     both = data / "out" / "fixed.csv"
     assert "--out and --summary are the same file" in refused(2, "--summary", both)
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--out", "fixed.csv"), ("--summary", "manifest.json"), ("--save-model", "checkpoint.safetensors")],
+)
+def test_an_output_never_lies_in_a_run_directory(
+    refused: Refused, data: Path, cache: Path, option: str, name: str, overwrite: list[str]
+) -> None:
+    for folder, options in ((data / "run", ["--run-dir", data / "run"]), (cache / "noisyknn" / "runs" / "x", [])):
+        told = refused(2, option, folder / name, *options, *overwrite, "--labels", "nowhere.csv")
+        assert f"{option} {folder / name} lies in the run directory; write it elsewhere" in told
+
+
+def test_an_output_that_is_a_circle_of_links_is_refused_before_any_work(refused: Refused, data: Path) -> None:
+    for option in ("--out", "--summary", "--save-model"):
+        loop = data / f"loop{option}.csv"
+        loop.symlink_to(loop.name)
+        told = refused(1, option, loop, "--labels", "nowhere.csv")
+        assert f"{option} {loop} cannot be written: Too many levels of symbolic links" in told
+
+
+@pytest.mark.parametrize("option", ["--images", "--labels", "--out", "--config", "--run-dir", "--summary"])
+def test_a_name_longer_than_any_file_has_is_refused(refused: Refused, data: Path, option: str) -> None:
+    name = data / ("x" * 300)
+    assert f"{option} {name} is longer than the name of a file can be" in refused(2, option, name)
 
 
 @pytest.mark.parametrize("option", ["--out", "--summary", "--save-model"])

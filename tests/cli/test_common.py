@@ -113,3 +113,33 @@ def test_two_outputs_are_never_one_file(tmp_path: Path) -> None:
 def test_an_output_is_a_regular_file(path: Path) -> None:
     with pytest.raises(UsageError, match="not a regular file"):
         check_outputs({"--out": path}, [], overwrite=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["clean", "--help"], ["--version"], []])
+def test_help_that_cannot_be_printed_is_one_message(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    if arguments:
+        assert done.returncode == 1
+        assert done.stderr == "noisyknn: the machine refused: [Errno 28] No space left on device\n"
+    else:  # a version of typer may print it on standard error
+        assert "Traceback" not in done.stderr
+
+
+def test_messages_that_cannot_be_printed_do_not_cost_the_result(tmp_path: Path) -> None:
+    table, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    table.write_text("path,label\na.png,cat\nb.png,dog\n")
+    options = ["--labels", str(table), "--noise", "symmetric", "--rate", "1"]
+    with Path("/dev/full").open("w") as full:
+        for target, expected in ((out, 0), (tmp_path / "nowhere" / "out.csv", 1)):
+            command = [sys.executable, "-c", MAIN, "inject-noise", *options, "--out", str(target)]
+            assert subprocess.run(command, stderr=full, check=False).returncode == expected
+    assert out.read_text() == "path,label,noisy_label\na.png,cat,dog\nb.png,dog,cat\n"
+
+
+def test_a_message_is_one_line_whatever_it_quotes(cli: Cli) -> None:
+    result = cli("evaluate", "no\nnoisyknn: all is well.csv", "--truth-column", "label")
+    assert result.code == 3
+    assert result.stderr == "noisyknn: no\\nnoisyknn: all is well.csv: no such file\n"

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -126,3 +129,21 @@ def test_a_table_of_another_origin_is_refused(cli: Cli) -> None:
     result = cli("evaluate", "-", "--truth-column", "truth", stdin=b"path,truth,label\na,x,x\n")
     assert result.code == 3
     assert "does not come from `noisyknn clean`" in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_labels_that_standard_output_cannot_spell(fixed: Path, encoding: str, options: list[str]) -> None:
+    fixed.write_bytes(FIXED.replace(b"fox", "é😀".encode()))
+    command = [sys.executable, "-c", "from noisyknn.cli import main; main()", "evaluate", str(fixed)]
+    done = subprocess.run(
+        [*command, "--truth-column", "truth", *options],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    text = done.stdout.decode(encoding)
+    if options:
+        assert json.loads(text)["per_class"][-1]["label"] == "é😀"
+    else:
+        assert "é😀".encode(encoding, "backslashreplace").decode(encoding) in text

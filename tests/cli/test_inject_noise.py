@@ -60,6 +60,21 @@ def test_parquet_keeps_its_types(cli: Cli, tmp_path: Path) -> None:
     assert noisy.type == pa.int16()
 
 
+def test_arrow_views_of_text_become_plain_text(cli: Cli, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    view = pa.array(["cat", "dog", None, "a name of more than twelve letters"], pa.string_view())
+    raw = pa.array([b"1", b"2", b"3", None], pa.binary_view())
+    pq.write_table(pa.table({"path": view, "label": view, "raw": raw}), source)
+    for target in (out, "-"):  # Parquet and CSV
+        options = ["--labels", source, "--out", target, "--noise", "symmetric", "--rate", 0]
+        assert cli("inject-noise", *options).code == 0
+    written = pq.read_table(out)
+    assert written.column("noisy_label").to_pylist() == view.to_pylist()
+    assert written.column("label").to_pylist() == view.to_pylist()
+    assert written.column("raw").to_pylist() == raw.to_pylist()
+    assert written.schema.field("noisy_label").type == pa.large_string()
+
+
 def test_format_is_for_names_without_an_ending_and_for_pipes(cli: Cli, tmp_path: Path, table: Path) -> None:
     options = ["--noise", "symmetric", "--rate", "0", "--quiet"]
     assert cli("inject-noise", "--labels", table, "--out", tmp_path / "out", *options).code == 2
@@ -102,7 +117,11 @@ def test_summary_and_message_tell_what_was_realised(cli: Cli, tmp_path: Path, ta
         "rows": 5,
         "realised_rate": 0.5,
         "classes": ["cat", "dog", "fox"],
-        "realised_matrix": [[0, 1, 0], [0, 1, 0], [0, 0, 1]],
+        "realised_counts": [
+            {"true": "cat", "noisy": "dog", "rows": 2},
+            {"true": "dog", "noisy": "dog", "rows": 1},
+            {"true": "fox", "noisy": "fox", "rows": 1},
+        ],
     }
     assert result.stderr.startswith("noisyknn: 50.00% of the labels changed\n")
     assert "│ cat          │ 0.000 │ 1.000 │ 0.000 │" in result.stderr

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from noisyknn import errors
-from noisyknn.errors import NoisyKnnError, first_ten
+from noisyknn.errors import NoisyKnnError, first_ten, one_line, quoted, shortened
 
 EXIT_CODES = {
     "NoisyKnnError": 1,
@@ -51,3 +51,29 @@ def test_the_message_is_shown_as_it_stands() -> None:
 )
 def test_ten_items_are_shown_and_the_rest_counted(count: int, text: str) -> None:
     assert first_ten(range(count)) == text
+
+
+def test_each_of_the_ten_is_one_line_of_bearable_length() -> None:
+    text = first_ten(["a\nb", *["x" * 300_000] * 11])
+    assert text.startswith("a\\nb, xxx")
+    assert text.endswith("… (300,000 characters) … and 2 more")
+    assert len(text) < 10 * 700
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, ümlaut and 😀", "plain, ümlaut and 😀"),
+        ("a\nnoisyknn: all is well", "a\\nnoisyknn: all is well"),
+        ("\x1b[2J\r\u2028\u202e", "\\x1b[2J\\r\\u2028\\u202e"),
+    ],
+)
+def test_control_characters_are_spelled_out(text: str, shown: str) -> None:
+    assert one_line(text) == shortened(text) == shown
+
+
+def test_what_is_quoted_looks_like_python_and_is_cut() -> None:
+    assert quoted("it's\n") == '"it\'s\\n"'
+    assert quoted(3) == "3"
+    assert quoted("x" * 198) == "'" + "x" * 198 + "'"
+    assert quoted("x" * 199) == "'" + "x" * 199 + "… (201 characters)"

@@ -2,6 +2,8 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -12,7 +14,9 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 
+from noisyknn.data import images
 from noisyknn.data.images import (
+    Fit,
     UnreadableImageError,
     decode,
     evenly_spread,
@@ -188,6 +192,41 @@ class TestResizing:
             assert image.size == (80, 100)
             expected = image.resize((20, 20), Image.Resampling.BILINEAR, reducing_gap=2)
         assert np.array_equal(decode(path, 20, "squash"), np.asarray(expected))
+
+    @pytest.mark.parametrize("mode", ["RGBA", "P", "L", "I;16", "F", "1"])
+    @pytest.mark.parametrize("fit", ["squash", "crop"])
+    def test_strips_give_what_the_whole_gives(
+        self, tmp_path: Path, mode: str, fit: Fit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pixels = np.dstack([noise(123, 97), noise(123, 97, seed=1)[..., 0]])
+        plain = {"I;16": np.uint16, "F": np.float32}
+        image = (
+            Image.fromarray(pixels[..., 0].astype(plain[mode]))
+            if mode in plain
+            else Image.fromarray(pixels).convert(mode)
+        )
+        path = save(tmp_path / "a.tif", image)
+        whole = decode(path, 10, fit)
+        monkeypatch.setattr(images, "_STRIP", 97 * 9)
+        assert np.array_equal(decode(path, 10, fit), whole)
+
+    @pytest.mark.parametrize("fit", ["squash", "crop"])
+    def test_shrinks_as_pillow_does(self, tmp_path: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "_STRIP", 1)
+        image = Image.fromarray(noise(123, 97))
+        cut = image if fit == "squash" else image.crop((0, 13, 97, 110))
+        expected = cut.resize((10, 10), Image.Resampling.BILINEAR, reducing_gap=2)
+        assert np.array_equal(decode(save(tmp_path / "a.png", image), 10, fit), np.asarray(expected))
+
+    def test_a_large_image_takes_little_more_memory_than_its_pixels(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", Image.new("RGBA", (5000, 5000)))  # 100 MB decoded
+        code = (
+            "import resource, sys; from pathlib import Path; from noisyknn.data.images import decode\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "before = peak(); decode(Path(sys.argv[1]), 32, 'crop'); print(peak() - before)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        assert int(done.stdout) * (1 if sys.platform == "darwin" else 1024) < 150e6
 
 
 class TestColours:

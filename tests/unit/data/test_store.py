@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from noisyknn.data import store
+from noisyknn.data import images, store
 from noisyknn.data.images import Fit, decode
 from noisyknn.data.store import ImageStore, available_memory, decode_all
 from noisyknn.errors import InputError, MachineError
@@ -133,6 +134,27 @@ class TestDecodeAll:
         monkeypatch.setattr(store, "decode", lambda *_: np.zeros((SIZE, SIZE, 3), dtype=np.uint8))
         decode_all([tmp_path] * 3000, SIZE, "squash", tmp_path, workers=2)
         assert 0 < highest <= 4
+
+    @pytest.mark.parametrize(("large", "together"), [(SIZE * SIZE - 1, 1), (SIZE * SIZE, 2)])
+    def test_large_images_are_decoded_one_at_a_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, together: int
+    ) -> None:
+        busy: list[int] = []
+        most = 0
+        squared = images._squared
+
+        def slow(*arguments: Any) -> Image.Image:
+            nonlocal most
+            busy.append(1)
+            time.sleep(0.005)
+            most = max(most, len(busy))
+            busy.pop()
+            return squared(*arguments)
+
+        monkeypatch.setattr(images, "_squared", slow)
+        monkeypatch.setattr(images, "_LARGE", large)
+        assert decode_all(draw(tmp_path, 40), SIZE, "squash", tmp_path, workers=2).readable.all()
+        assert most == together
 
     def test_warnings_of_pillow_stay_inside(self, tmp_path: Path) -> None:
         path = tmp_path / "a.jpg"

@@ -184,6 +184,22 @@ def test_parquet_labels_keep_their_type(labels: pa.Array, corrected: list[Label]
     assert written.column("corrected").to_pylist() == corrected
 
 
+def test_views_of_a_frame_are_corrected_as_plain_text() -> None:
+    labels = pd.Series(["cat", "dog", None], dtype=pd.ArrowDtype(pa.string_view()))
+    table = read_labels(frame_of(labels))
+    column = table.as_column(np.array([1, 0, -1]))
+    assert column.dtype == pd.ArrowDtype(pa.large_string())
+    assert column.tolist() == ["dog", "cat", pd.NA]
+    assert labels.dtype == pd.ArrowDtype(pa.string_view())
+
+
+def test_a_label_of_endless_letters_is_cut_in_messages() -> None:
+    with pytest.raises(InputError) as caught:
+        encode(csv_table(["3", "x" * 300_000]))
+    assert "… (300,002 characters)" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize(
     "labels",
     [
