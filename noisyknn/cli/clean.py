@@ -74,6 +74,10 @@ def clean(
     reference_step: Annotated[
         float | None, typer.Option(help="What that share grows by after each episode, until 1.")
     ] = None,
+    search: Annotated[
+        Literal["auto", "torch", "faiss"] | None,
+        typer.Option(help="Who finds neighbours: auto takes faiss on the CPU where installed.", show_default="auto"),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
@@ -114,6 +118,7 @@ def clean(
         "gamma_decay": gamma_decay,
         "reference_start": reference_start,
         "reference_step": reference_step,
+        "search": search,
         "device": device,
         "precision": precision,
         "seed": seed,

@@ -37,7 +37,7 @@ def selective_label_correction(task: Task, labels: Tensor, trained: Trained, epi
     if len(references) < 2:
         raise UsageError(
             f"episode {episode + 1}: all labels have become one class, of which one sample would vote; "
-            "give a larger --reference-start or --references-per-class"
+            "give a larger --reference-start (or setting references_per_class)"
         )
     votes = poll(trained.features, references, labels, task.given_labels, config.k, task.search, task.classes)
     corrected, confidence = votes.winner, votes.winner_share  # lines 9 to 13

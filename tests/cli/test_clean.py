@@ -520,3 +520,10 @@ def test_existing_outputs_are_replaced_when_asked(clean: Cli, data: Path, fixed:
     options = ["--summary", others[0], "--save-model", others[1], "--overwrite"]
     assert clean(*options).code == 0
     assert all(file.stat().st_size > 100 for file in (fixed, *others))
+
+
+def test_every_search_gives_the_same_table(clean: Cli) -> None:
+    pytest.importorskip("faiss", reason="needs faiss")
+    tables = {clean("--quiet", "--out", "-", "--search", search).stdout for search in ("torch", "faiss", "auto")}
+    assert len(tables) == 1
+    assert tables != {b""}

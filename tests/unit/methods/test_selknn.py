@@ -142,7 +142,7 @@ def test_a_single_reference_is_refused() -> None:
     labels = torch.zeros(3, dtype=torch.int64)
     trained = Trained(features=torch.zeros(3, 2), cumulative_loss=torch.arange(3.0))
     task = make_task(labels, Config(k=1, references_per_class=1))
-    with pytest.raises(UsageError, match=r"episode 2: .* larger --reference-start or --references-per-class"):
+    with pytest.raises(UsageError, match=r"episode 2: .* larger --reference-start"):
         selective_label_correction(task, labels, trained, 1)
 
 
