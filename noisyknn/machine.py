@@ -45,7 +45,7 @@ def examine() -> dict[str, Any]:
     }
 
 
-_PACKAGES = ("noisyknn", "torch", "torchvision", "faiss-cpu", "faiss-gpu-cu12", "pandas", "pyarrow", "pillow")
+_PACKAGES = ("noisyknn", "torch", "torchvision", "faiss-cpu", "faiss-gpu", "pandas", "pyarrow", "pillow")
 
 
 def _version(package: str) -> str | None:

@@ -46,12 +46,18 @@ class Neighbors:
 
 
 def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -> Search:
-    """The search of that name; ``auto`` is faiss on the CPU where it is installed, else torch."""
+    """The search of that name; ``auto`` is faiss on the CPU where it is installed, else torch.
+
+    Raises UsageError where faiss is not installed, MachineError where it cannot be loaded.
+    """
     installed = faiss_search.is_installed()
     if name == "faiss" and not installed:
         raise UsageError("--search faiss needs faiss: pip install 'noisyknn[cpu]' or 'noisyknn[gpu]'")
     use_faiss = name == "faiss" or (name == "auto" and installed and device.type == "cpu")
-    return faiss_search.search if use_faiss else torch_search.search
+    if not use_faiss:
+        return torch_search.search
+    faiss_search.check_loads()
+    return faiss_search.search
 
 
 def nearest(features: Tensor, references: Tensor, k: int, search: Search) -> Iterator[Neighbors]:

@@ -7,11 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisyknn.errors import MachineError
+
 
 @functools.cache
 def is_installed() -> bool:
     """Whether faiss-cpu or faiss-gpu can be imported."""
     return importlib.util.find_spec("faiss") is not None
+
+
+def check_loads() -> None:
+    """Raise MachineError where faiss is installed but cannot be loaded: its GPU build needs CUDA's libraries."""
+    try:
+        import faiss  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise MachineError(f"faiss is installed but cannot be loaded ({error}); --search torch does without") from error
 
 
 def search(references: Tensor, queries: Tensor, count: int) -> Tensor:

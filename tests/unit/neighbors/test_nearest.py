@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisyknn.errors import UsageError
+from noisyknn.errors import MachineError, UsageError
 from noisyknn.neighbors import base, faiss_search, torch_search
 from noisyknn.neighbors.base import Search, find_search, nearest
 
@@ -198,3 +198,11 @@ def test_faiss_is_found_without_being_loaded(monkeypatch: pytest.MonkeyPatch) ->
         assert "faiss" not in sys.modules
     finally:
         faiss_search.is_installed.cache_clear()
+
+
+def test_a_faiss_that_cannot_be_loaded_is_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss_search, "is_installed", lambda: True)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # importing it raises ImportError
+    with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*--search torch"):
+        find_search("auto", CPU)
+    assert find_search("torch", CPU) is torch_search.search
