@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from noisyknn.models.model_file import load_model as load_model
     from noisyknn.pipeline import clean as clean
     from noisyknn.results import Result as Result
 
 __version__ = "0.1.0"
-__all__ = ["Result", "__version__", "clean"]
+__all__ = ["Result", "__version__", "clean", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from noisyknn.pipeline import clean
 
         return clean
+    if name == "load_model":
+        from noisyknn.models.model_file import load_model
+
+        return load_model
     if name == "Result":
         from noisyknn.results import Result
 

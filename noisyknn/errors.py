@@ -4,7 +4,6 @@ NoisyKnnError             1   a fault of the tool or of the machine
 ├── MachineError          1   the disk is full, a folder cannot be written, a device is missing
 ├── UsageError            2   options that do not fit together or do not exist
 ├── InputError            3   the input data cannot be used
-├── GateError             4   a gate such as ``--max-noise`` failed; the table was still written
 └── InterruptedRunError 130   Ctrl-C or SIGTERM; what was done so far is saved
 """
 
@@ -34,12 +33,6 @@ class InputError(NoisyKnnError):
     """The input data cannot be used; the message names file, row, column and cure."""
 
     exit_code = 3
-
-
-class GateError(NoisyKnnError):
-    """The result was written, but a limit set by the user was not kept."""
-
-    exit_code = 4
 
 
 class InterruptedRunError(NoisyKnnError):

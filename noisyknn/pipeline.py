@@ -195,6 +195,8 @@ def _episodes(trainer: Trainer, classes: int, run: runs.RunDirectory, progress: 
         search=find_search(config.search, trainer.device),
     )
     last = _load_episode(run, config, trainer.device)
+    if last is not None:
+        trainer.observer.note(f"resuming after episode {last.index + 1} of {config.episodes}")
     for episode in METHODS[config.method](task, last):
         _save_episode(run, episode)
         progress.add_episode(episode)

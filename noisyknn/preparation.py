@@ -27,6 +27,9 @@ from noisyknn.presets import describe, overridden, preset_settings
 from noisyknn.results import NEW_COLUMNS, Labels
 from noisyknn.training.device import find_device, thread_count, wants_bf16
 
+RARE = 20
+"""How many times rarer than the median class a class must be to be told of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -81,6 +84,7 @@ def prepare(
     files = resolve_paths(images, table.paths, f"{table.table.name}, column {table.path_column!r}")
     config = configure(table, files, preset, overrides, observer)
     check_labels(table, table.given_labels, config, "")
+    _note_rare_classes(table, observer)
     job = Job(table=table, images=images, files=files, truth=truth, config=config)
     job.new_model()  # one that cannot be made is told now, before any work
     return job
@@ -153,9 +157,17 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
             for c in lonely
         ]
         raise InputError(
-            f"{where}: {len(named)} classes have fewer than two {which}rows: {first_ten(named)}; "
-            "correct a misspelt label, empty the cell to have it filled, or remove the row"
+            f"{where}: classes with fewer than two {which}rows: {first_ten(named)}; correct a misspelt label, empty "
+            "the cell to have it filled, remove the row, or name another column with --label-column"
         )
+
+
+def _note_rare_classes(table: LabelTable, observer: Observer) -> None:
+    """Tell of classes so much rarer than the others that they may be misspelt ones."""
+    counts = np.bincount(table.given_labels[table.given_labels >= 0])
+    if rare := np.flatnonzero(counts * RARE < np.median(counts)).tolist():
+        named = [f"{quoted(table.classes[c])} ({counts[c]} rows)" for c in rare]
+        observer.note(f"much rarer than the other classes, so perhaps misspelt: {first_ten(named)}")
 
 
 def identify(job: Job) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from noisyknn.cli.inject_noise import inject_noise
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a fault of the tool or the machine; 2 wrong usage; 3 the input data cannot be used; "
-    "4 a gate failed (the table is still written); 130 interrupted."
+    "130 interrupted."
 )
 
 app = typer.Typer(

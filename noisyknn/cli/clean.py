@@ -1,6 +1,7 @@
 """noisyknn clean: the main job."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,11 +153,11 @@ def clean(
             **settings,
         )
     if not quiet:
-        _show(result.summary, out)
+        _show(result.summary, [out, save_model, summary])
 
 
-def _show(summary: dict[str, Any], out: Path) -> None:
-    """Print what became of the rows, on standard error."""
+def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:
+    """Print what became of the rows, and which files were written, on standard error."""
     from rich.table import Table
 
     title = f"{summary['rows']:,} rows in {summary['seconds']:.0f} s"
@@ -166,5 +167,6 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     for name, value in summary.get("truth", {}).items():
         table.add_row(name.replace("_", " "), "", f"{value:.2%}")
     show_table(table, stderr=True)
-    if out != STANDARD_STREAM:
-        note(f"wrote {out}")
+    for path in written:
+        if path is not None and path != STANDARD_STREAM:
+            note(f"wrote {path}")

@@ -168,6 +168,7 @@ class Trainer:
             return 0
         epochs_done, state = saved
         learner.restore(state)
+        self.observer.note(f"resuming {self._name(episode)} after epoch {epochs_done} of {self.config.epochs}")
         return epochs_done
 
     def _name(self, episode: int) -> str:

@@ -72,7 +72,7 @@ def test_a_table_that_cannot_be_used(refused: Refused, data: Path, old: bytes, n
         (b"path,label\n", "labels.csv has no rows"),
         (b"path,label\n00.png,\n01.png,nan\n", "column 'label': no row has a label"),
         (b"path,label\n00.png,x\n01.png,x\n", "all rows have the same label; correcting needs at least two classes"),
-        (b"path,label\n00.png,x\n01.png,y\n02.png,x\n", "1 classes have fewer than two rows: 'y' (row 2)"),
+        (b"path,label\n00.png,x\n01.png,y\n02.png,x\n", "classes with fewer than two rows: 'y' (row 2)"),
         (b"PAR1 or not", "is a Parquet file; give it the ending .parquet"),
         (b"\xff\xfep\0a\0", "is UTF-16, not UTF-8; convert it"),
     ],
@@ -262,7 +262,7 @@ def test_where_unreadable_images_leave_a_class_without_rows(refused: Refused, da
     for path in table["path"][table["label"] == "red"].iloc[1:]:
         (data / "images" / path).unlink()
     told = refused(3)
-    assert "1 classes have fewer than two readable rows: 'red' (row 3)" in told
+    assert "classes with fewer than two readable rows: 'red' (row 3)" in told
 
 
 def test_where_unreadable_images_leave_too_few_to_vote(refused: Refused, data: Path) -> None:

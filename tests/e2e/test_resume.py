@@ -95,11 +95,13 @@ class Watcher:
     def __init__(self) -> None:
         self.episodes: list[str] = []
         self.first_image: int | None = None
+        self.resumed = False
         self._stage = ""
 
     def note(self, message: str) -> None:
         if message.startswith("episode"):
             self.episodes.append(message[:9])
+        self.resumed |= message.startswith("resuming ")
 
     def start(self, stage: str, total: int, unit: str) -> None:  # noqa: ARG002
         self._stage = stage
@@ -142,7 +144,7 @@ def test_killed_and_started_again(
     assert contents(data) == before
     assert contents(cache) != {}
     watcher = clean(data, out)
-    assert (watcher.episodes, watcher.first_image) == (episodes, 48 * epochs_done)
+    assert (watcher.episodes, watcher.first_image, watcher.resumed) == (episodes, 48 * epochs_done, True)
     assert contents(cache) == {}
     assert len(clean(data, undisturbed).episodes) == 3
     assert out.read_bytes() == undisturbed.read_bytes()

@@ -32,6 +32,18 @@ def job_of(images: Path, **settings: Any) -> Job:
     return prepare(table, images, None, "auto", overrides, Silent())
 
 
+def test_a_class_that_may_be_misspelt_is_told_of(images: Path) -> None:
+    class Listener(Silent):
+        def note(self, message: str) -> None:
+            told.append(message)
+
+    told: list[str] = []
+    labels = ["square"] * 45 + ["circle"] * 45 + ["sqaure"] * 2
+    frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(92)], "label": labels})
+    prepare(read_labels(frame), images, None, "auto", {}, Listener())
+    assert told[-1] == "much rarer than the other classes, so perhaps misspelt: 'sqaure' (2 rows)"
+
+
 def test_true_labels_are_compared_as_values() -> None:
     table = table_of(label=[3, 3, 10, 10], truth=["3", "10.0", "10.0", " 7"])
     truth = read_truth(table, "truth")
@@ -89,7 +101,7 @@ def test_the_cure_for_too_few_voters_is_an_option_that_acts() -> None:
 def test_rows_of_rare_classes_are_counted_in_the_whole_table() -> None:
     table = table_of(label=["a", "a", "b", "b", "c", "c"])
     given = np.where(np.arange(6) == 4, -1, table.given_labels)
-    with pytest.raises(InputError, match=r"1 classes have fewer than two readable rows: 'c' \(row 6\)"):
+    with pytest.raises(InputError, match=r"classes with fewer than two readable rows: 'c' \(row 6\)"):
         check_labels(table, given, Config(k=1), "readable ")
     with pytest.raises(InputError, match=r"fewer than two readable rows: 'c' \(no row\)"):
         check_labels(table, np.where(table.given_labels == 2, -1, table.given_labels), Config(k=1), "readable ")
