@@ -25,7 +25,8 @@ def main() -> None:
         summary = Path(folder) / "summary.json"
         extra = ["--out", f"{folder}/fixed.parquet", "--summary", str(summary)]
         started = time.perf_counter()
-        subprocess.run(["noisyknn", *arguments, *extra], check=True)
+        command = Path(sys.executable).with_name("noisyknn")  # of this environment, on the path or not
+        subprocess.run([command, *arguments, *extra], check=True)
         seconds = time.perf_counter() - started
         figures = json.loads(summary.read_text())
     record = {
