@@ -16,9 +16,10 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from noisyknn.errors import UsageError, first_ten
 
 Device = str
-MethodName = Literal["selknn", "iterknn"]
+MethodName = Literal["crossfit", "selknn", "iterknn"]
 LossName = Literal["ce", "sce"]
 Precision = Literal["auto", "fp32", "bf16"]
+PolicyName = Literal["careful", "paper"]
 PresetName = Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"]
 
 
@@ -27,7 +28,14 @@ class Config:
     """One run's settings. The defaults are the paper's Section 4.2 for CIFAR-10."""
 
     method: MethodName = "selknn"
-    """How labels are corrected: ``selknn`` (Algorithm 3) or ``iterknn`` (Algorithm 2)."""
+    """How labels are corrected: ``selknn`` (Algorithm 3), ``iterknn`` (Algorithm 2), or ``crossfit``, which judges each
+    sample by networks that have not seen its label."""
+    policy: PolicyName = "careful"
+    """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
+    min_confidence: float = 0.5
+    """Probability of being right that a correction must have under the careful policy."""
+    folds: int = 2
+    """Parts that the samples are dealt into for crossfit; each episode judges one."""
 
     backbone: str = "preact_resnet32"
     """The network: cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier's name."""
@@ -118,11 +126,17 @@ class Config:
                     raise UsageError(f"{_option(name)} {number} is out of range ({limits})")
         if self.store_size is not None and self.store_size < self.image_size:
             raise UsageError(f"--store-size {self.store_size} is smaller than --image-size {self.image_size}")
+        if self.method == "crossfit" and self.episodes < self.folds:
+            raise UsageError(
+                f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode"
+            )
 
 
 _HUGE = 1e9
 _LARGEST = sys.float_info.max
 _RANGES: tuple[tuple[str, float, float], ...] = (
+    ("min_confidence", 0, 1),
+    ("folds", 2, 100),
     ("width", 0.05, 64),
     ("image_size", 4, 2048),
     ("store_size", 4, 4096),

@@ -4,6 +4,7 @@ NoisyKnnError             1   a fault of the tool or of the machine
 ├── MachineError          1   the disk is full, a folder cannot be written, a device is missing
 ├── UsageError            2   options that do not fit together or do not exist
 ├── InputError            3   the input data cannot be used
+├── GateError             4   the data is worse than the user allows; all results are written
 └── InterruptedRunError 130   Ctrl-C or SIGTERM; what was done so far is saved
 """
 
@@ -33,6 +34,12 @@ class InputError(NoisyKnnError):
     """The input data cannot be used; the message names file, row, column and cure."""
 
     exit_code = 3
+
+
+class GateError(NoisyKnnError):
+    """A limit that the user has set is exceeded; what was asked for is written all the same."""
+
+    exit_code = 4
 
 
 class InterruptedRunError(NoisyKnnError):

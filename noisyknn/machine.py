@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from noisyknn.data.store import available_memory
-from noisyknn.presets import auto_settings
+from noisyknn.presets import DEFAULT_METHOD, auto_settings
 from noisyknn.training.device import bf16_features, find_device, wants_bf16
 
 GIB = 1 << 30
@@ -18,7 +18,9 @@ GIB = 1 << 30
 def examine() -> dict[str, Any]:
     """Processor, memory, GPUs, versions, and the choices of ``--preset auto`` for 20,000 colour images of 32 pixels."""
     device = find_device("auto")
-    settings, _ = auto_settings(rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda")
+    settings, _ = auto_settings(
+        method=DEFAULT_METHOD, rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda"
+    )
     return {
         "cpu": {
             "machine": platform.machine(),

@@ -15,6 +15,9 @@ Labels = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float64]
 
+BINS = 15
+"""Intervals of the reliability table, as Guo et al. (2017) take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IssueMetrics:
@@ -23,6 +26,29 @@ class IssueMetrics:
     precision: float | None
     recall: float | None
     f1: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """The rows whose confidence lies in one interval, closed above (and, the first, below)."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    """Mean confidence of these rows."""
+    accuracy: float
+    """Share of them that are right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How far stated probabilities are from what came true."""
+
+    error: float
+    """Expected calibration error: mean over rows of | accuracy - confidence | of their bin."""
+    table: tuple[ReliabilityBin, ...]
+    """The bins that have rows, in ascending order."""
 
 
 _NO_ISSUES = IssueMetrics(precision=None, recall=None, f1=None)
@@ -59,6 +85,9 @@ class Evaluation:
     recall: float | None
     f1: float | None
     auroc: float | None
+    calibration_error: float | None
+    """Expected calibration error of the corrected labels' confidence."""
+    reliability: tuple[ReliabilityBin, ...]
     per_class: tuple[ClassMetrics, ...]
 
 
@@ -80,6 +109,28 @@ def broken(truth: Labels, given: Labels, corrected: Labels) -> float:
 def fixed(truth: Labels, given: Labels, corrected: Labels) -> float:
     """Share of rows that were wrong, or without a label, and were made right."""
     return float(np.mean((given != truth) & (corrected == truth)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleMetrics:
+    """What a simple rule would have made of the same labels."""
+
+    rule: str
+    recovery: float
+    broken: float
+    fixed: float
+
+
+def rule_metrics(rule: str, truth: Labels, given: Labels, corrected: Labels) -> RuleMetrics:
+    """The figures of labels `corrected` (N,) by a rule, over the rows whose `truth` (N,) is known."""
+    known = truth >= 0
+    true, before, after = truth[known], given[known], corrected[known]
+    return RuleMetrics(
+        rule=rule,
+        recovery=recovery(true, after),
+        broken=broken(true, before, after),
+        fixed=fixed(true, before, after),
+    )
 
 
 def issue_metrics(truth: Labels, given: Labels, is_issue: Flags) -> IssueMetrics:
@@ -105,6 +156,28 @@ def auroc(truth: Labels, given: Labels, label_score: Scores) -> float | None:
     if wrong.all() or not wrong.any():
         return None
     return float(roc_auc_score(wrong, -label_score[scored]))
+
+
+def calibration(confidence: Scores, right: Flags, bins: int = BINS) -> Calibration | None:
+    """How well `confidence` (N,), from 0 to 1, says how likely each row is `right` (N,); NaN rows do not count.
+
+    Expected calibration error over `bins` intervals of equal width (Guo et al. 2017, On Calibration of Modern Neural
+    Networks, Eq. 3). None where no row has a confidence.
+    """
+    stated = ~np.isnan(confidence)
+    if not stated.any():
+        return None
+    said, came_true = confidence[stated], right[stated]
+    place = np.clip(np.ceil(said * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows = np.bincount(place, minlength=bins)
+    occupied = np.flatnonzero(rows)
+    mean = np.bincount(place, said, bins)[occupied] / rows[occupied]
+    accuracy = np.bincount(place, came_true, bins)[occupied] / rows[occupied]
+    table = tuple(
+        ReliabilityBin(low=b / bins, high=(b + 1) / bins, rows=int(rows[b]), confidence=float(c), accuracy=float(a))
+        for b, c, a in zip(occupied.tolist(), mean, accuracy, strict=True)
+    )
+    return Calibration(error=float(np.abs(mean - accuracy) @ rows[occupied] / len(said)), table=table)
 
 
 def class_metrics(truth: Labels, given: Labels, corrected: Labels) -> tuple[ClassMetrics, ...]:
@@ -138,15 +211,18 @@ def evaluate(
     *,
     is_issue: Flags | None = None,
     label_score: Scores | None = None,
+    confidence: Scores | None = None,
 ) -> Evaluation:
     """All figures over the rows whose `truth` is known, of which there must be one.
 
-    Those of `is_issue` and `label_score` are None where these are not given. Raises ValueError without a known truth.
+    Those of `is_issue`, `label_score` and `confidence` are None, or empty, where these are not given. Raises ValueError
+    without a known truth.
     """
     known = truth >= 0
     if not known.any():
         raise ValueError("no row has a true label")
     true, before, after = truth[known], given[known], corrected[known]
+    calibrated = None if confidence is None else calibration(confidence[known], after == true)
     issues = _NO_ISSUES if is_issue is None else issue_metrics(true, before, is_issue[known])
     return Evaluation(
         rows=len(truth),
@@ -159,5 +235,7 @@ def evaluate(
         recall=issues.recall,
         f1=issues.f1,
         auroc=None if label_score is None else auroc(true, before, label_score[known]),
+        calibration_error=None if calibrated is None else calibrated.error,
+        reliability=() if calibrated is None else calibrated.table,
         per_class=class_metrics(true, before, after),
     )

@@ -26,9 +26,12 @@ from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer, Silent
 from noisyknn.preparation import Job, check_labels, identify, prepare
 from noisyknn.progress import Progress
-from noisyknn.results import Labels, Outcome, Result, fixed_table, summarise
+from noisyknn.results import Labels, Outcome, Result, fixed_table, probability_table, summarise
 from noisyknn.training.device import find_device, thread_count, threads, wants_bf16
 from noisyknn.training.episode import Trainer
+from noisyknn.trust.calibration import calibrate
+from noisyknn.trust.decide import decide
+from noisyknn.trust.noise_model import expected_counts
 
 
 def clean(
@@ -44,6 +47,7 @@ def clean(
     config: str | Path | None = None,
     run_dir: str | Path | None = None,
     save_model: str | Path | None = None,
+    save_probabilities: str | Path | None = None,
     summary: str | Path | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -53,26 +57,33 @@ def clean(
 
     `labels` is a CSV or Parquet file, a binary stream or a DataFrame; it is not modified. `settings` are fields of
     `noisyknn.config.Config`; they override those of the TOML file `config`, which override the `preset`.
-    `truth_column` is only reported on. `out`, `save_model` and `summary` are written whole or not at all; existing
-    ones are refused without `overwrite`. An unfinished run of the same input and settings is resumed.
+    `truth_column` is only reported on. `out`, `save_model`, `save_probabilities` (Parquet, `Result.probabilities`) and
+    `summary` are written whole or not at all; existing ones are refused without `overwrite`. An unfinished run of the
+    same input and settings is resumed.
 
     Raises InputError, UsageError, MachineError and InterruptedRunError (see `noisyknn.errors`).
     """
     observer = observer or Silent()
     folder, source, target = as_path("--images", images), _source(labels), _target(out)
-    config_file, run_folder, model_file, summary_file = (
+    config_file, run_folder, model_file, probability_file, summary_file = (
         None if file is None else as_path(option, file)
         for option, file in (
             ("--config", config),
             ("--run-dir", run_dir),
             ("--save-model", save_model),
+            ("--save-probabilities", save_probabilities),
             ("--summary", summary),
         )
     )
     if table_format not in (None, *get_args(Format)):
         raise UsageError(f"--format {table_format!r} is not one of {', '.join(get_args(Format))}")
     table_file = target if isinstance(target, Path) else None
-    outputs = {"--out": table_file, "--save-model": model_file, "--summary": summary_file}
+    outputs = {
+        "--out": table_file,
+        "--save-model": model_file,
+        "--save-probabilities": probability_file,
+        "--summary": summary_file,
+    }
     runs.refuse_inside(run_folder, outputs)
     check_outputs(outputs, [source if isinstance(source, Path) else None, config_file], overwrite=overwrite)
     if table_file is not None:
@@ -85,6 +96,8 @@ def clean(
         try:
             with threads(thread_count(job.config)):
                 result = _run(job, run, model_file, observer)
+            if probability_file is not None:
+                write_table(result.probabilities, probability_file, chosen_format="parquet")
             if summary_file is not None:
                 write_json(summary_file, result.summary)
             if target is not None:
@@ -132,10 +145,13 @@ def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Ob
     if model_file is not None:
         model, _ = trainer.fit(last.correction.labels, 0.0, config.episodes)  # Algorithm 1, line 13
         write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
-    outcome = _spread(last, rows, store)
+    outcome = _verdict(trainer, last, rows, store)
     about = {"seconds": round(time.monotonic() - started, 1), "config": dataclasses.asdict(config)}
     return Result(
-        table=fixed_table(table, outcome), summary=summarise(table, outcome, truth, about), history=progress.history
+        table=fixed_table(table, outcome),
+        summary=summarise(table, outcome, truth, about),
+        history=progress.history,
+        probabilities=probability_table(table, outcome),
     )
 
 
@@ -192,6 +208,7 @@ def _episodes(trainer: Trainer, classes: int, run: runs.RunDirectory, progress: 
         classes=classes,
         config=config,
         train=trainer,
+        train_on_targets=trainer.on_targets,
         search=find_search(config.search, trainer.device),
     )
     last = _load_episode(run, config, trainer.device)
@@ -223,20 +240,28 @@ def _load_episode(run: runs.RunDirectory, config: Config, device: torch.device) 
     )
 
 
-def _spread(last: Episode, rows: Labels, store: ImageStore) -> Outcome:
-    """The last episode's tensors (N,) as arrays over all rows; -1 and NaN where the image is unreadable."""
+def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -> Outcome:
+    """What is made of the last episode, over all rows; -1 and NaN where the image is unreadable."""
+    given, config, correction = trainer.given_labels, trainer.config, last.correction
+    calibration = calibrate(correction.evidence, given)
+    posterior = calibration.posterior(correction.evidence, given)
+    verdict = decide(posterior, given, correction.voted, config.policy, config.min_confidence)
+    labelled = given >= 0
 
     def over_all(values: Tensor, nothing: float) -> Any:
         array = values.cpu().numpy()
-        spread = np.full(len(store.readable), nothing, dtype=array.dtype)
+        spread = np.full((len(store.readable), *array.shape[1:]), nothing, dtype=array.dtype)
         spread[rows] = array
         return spread
 
     return Outcome(
-        labels=over_all(last.correction.labels, -1),
-        confidence=over_all(last.correction.confidence, np.nan),
-        given_score=over_all(last.correction.given_score, np.nan),
+        labels=over_all(verdict.labels, -1),
+        confidence=over_all(verdict.confidence, np.nan),
+        label_score=over_all(verdict.label_score, np.nan),
         cumulative_loss=over_all(last.cumulative_loss, np.nan),
+        prior=over_all(calibration.prior(correction.evidence), np.nan),
+        voted=over_all(correction.voted, -1),
+        flips=expected_counts(posterior[labelled], given[labelled]).double().cpu().numpy(),
         readable=store.readable,
     )
 

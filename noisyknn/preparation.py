@@ -23,7 +23,7 @@ from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
-from noisyknn.presets import describe, overridden, preset_settings
+from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
 from noisyknn.results import NEW_COLUMNS, Labels
 from noisyknn.training.device import find_device, thread_count, wants_bf16
 
@@ -117,7 +117,13 @@ def configure(
     labelled = int((table.given_labels >= 0).sum())
     size, grey = typical_size(files)
     settings, reason = preset_settings(
-        preset, rows=labelled, classes=len(table.classes), size=size, grey=grey, gpu=device.type == "cuda"
+        preset,
+        method=str(overrides.get("method", DEFAULT_METHOD)),
+        rows=labelled,
+        classes=len(table.classes),
+        size=size,
+        grey=grey,
+        gpu=device.type == "cuda",
     )
     config = overridden(settings, overrides)
     find_search(config.search, device)  # one that is not installed is told now
@@ -131,7 +137,10 @@ def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -
     check_classes(table, given, which)
     counts = np.bincount(given[given >= 0])
     cure = "give a smaller --k"
-    if config.method == "iterknn":
+    if config.method == "crossfit":
+        voters = int(counts.sum()) * (config.folds - 1) // config.folds
+        cure += " or more --folds"
+    elif config.method == "iterknn":
         voters = int(counts.sum())
     elif config.references_per_class is not None:
         voters = int(counts.clip(max=config.references_per_class).sum())

@@ -8,14 +8,16 @@ from noisyknn.errors import UsageError
 
 
 def preset_settings(
-    name: str, *, rows: int, classes: int, size: int, grey: bool, gpu: bool
+    name: str, *, method: str, rows: int, classes: int, size: int, grey: bool, gpu: bool
 ) -> tuple[Mapping[str, object], str]:
     """Settings of the preset and, in words, why; `size` is the images' typical short edge in pixels.
+
+    The paper's presets are the same for every `method`.
 
     Raises UsageError for an unknown name.
     """
     if name == "auto":
-        return auto_settings(rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
+        return auto_settings(method=method, rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
     if name not in PRESETS:
         raise UsageError(f"--preset {name!r} is not one of auto, {', '.join(PRESETS)}")
     return PRESETS[name], f"preset {name}, as in the paper"
@@ -33,7 +35,9 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
 
 def describe(config: Config) -> str:
     """The method, the network, the loss and the schedule of a configuration, in the paper's symbols."""
-    if config.method == "iterknn":
+    if config.method == "crossfit":
+        voters = f"{config.folds} folds"
+    elif config.method == "iterknn":
         voters = "all labels vote"
     elif config.references_per_class is not None:
         voters = f"{config.references_per_class:,} labels of each class vote"
@@ -48,15 +52,18 @@ def describe(config: Config) -> str:
         if config.loss == "sce"
         else "cross-entropy"
     )
+    mix = "" if config.method == "crossfit" else f", γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"
     return (
         f"{config.method}, k = {config.k}, {voters}; {config.backbone} at {config.image_size} pixels; "
         f"{config.episodes} × {config.epochs} epochs in batches of {config.batch_size}, {config.optimizer}, "
-        f"{schedule}; {loss}, γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"
+        f"{schedule}; {loss}{mix}"
     )
 
 
-def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) -> tuple[Mapping[str, object], str]:
-    """A backbone and a schedule that end in minutes."""
+def auto_settings(
+    *, method: str, rows: int, classes: int, size: int, grey: bool, gpu: bool
+) -> tuple[Mapping[str, object], str]:
+    """A backbone and a schedule for the method that end in minutes."""
     image_size = min(max(size, MIN_PIXELS), GPU_PIXELS if gpu else CPU_PIXELS)
     passes = (GPU_PASSES if gpu else CPU_PASSES) * (32 / image_size) ** 2
     enough = (24 if rows >= 5000 else 40) * (2 / 3 if grey else 1)  # scans and characters are learnt sooner
@@ -65,6 +72,7 @@ def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) 
     few = classes <= 20
     voters_per_class = rows * REFERENCE_START / classes
     settings: dict[str, object] = {
+        "method": method,
         "backbone": "preact_resnet18" if gpu else "cnn8",
         "image_size": image_size,
         "crop_padding": max(1, image_size // 16),
@@ -85,11 +93,15 @@ def auto_settings(*, rows: int, classes: int, size: int, grey: bool, gpu: bool) 
         "reference_step": 1 - REFERENCE_START,
         "k": max(1, int(min(max(voters_per_class / 2, 3), 50, rows * REFERENCE_START - 1))),
     }
+    if method == "crossfit":
+        settings |= {"episodes": 4 if grey else 8, "epochs": max(1, round(epochs / (2 if grey else 3)))}
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"
     return settings, reason
 
 
+DEFAULT_METHOD = "crossfit"
+"""The method of ``auto``, unless another is asked for."""
 MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
 CPU_PASSES, GPU_PASSES = 480_000, 1_500_000
 """How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16."""

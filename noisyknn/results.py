@@ -11,11 +11,15 @@ import pandas as pd
 
 from noisyknn import metrics
 from noisyknn.data.table import LabelTable
+from noisyknn.trust.decide import LIKELY
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 NEW_COLUMNS = ("corrected_label", "confidence", "cumulative_loss", "label_score", "is_label_issue", "status")
 DECIMALS = 6
+MOST_FLIPS = 100
+FEWEST_ROWS = 0.1
+"""Expected rows from which on a flip is listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +32,26 @@ class Result:
     """Figures of the run, as ``--summary`` writes them."""
     history: list[dict[str, Any]]
     """One entry per epoch and one per episode."""
+    probabilities: pd.DataFrame
+    """What `label_score` and `confidence` came from, row by row: see `probability_table`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The last episode, spread over all N rows of the table; rows whose image is unreadable hold -1 and NaN."""
+    """The verdict, spread over all N rows of the table; rows whose image is unreadable hold -1 and NaN."""
 
     labels: Labels
     """(N,) corrected labels, class indices."""
     confidence: Floats
-    """(N,) from 0 to 1."""
-    given_score: Floats
-    """(N,) from 0 to 1."""
+    """(N,) probability that the corrected label is right."""
+    label_score: Floats
+    """(N,) probability that the given label is right; 0 where none was given."""
+    prior: Floats
+    """(N, C) probability of each class, the given label left out of account."""
+    voted: Labels
+    """(N,) class that most neighbours have."""
+    flips: npt.NDArray[np.float64]
+    """(C, C) expected number of rows of each true class (first) and given label, among readable rows that have one."""
     cumulative_loss: Floats
     """(N,) low is likely clean."""
     readable: npt.NDArray[np.bool_]
@@ -49,7 +61,7 @@ class Outcome:
 def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
     """The input table with the columns of NEW_COLUMNS behind its own."""
     given = table.given_labels
-    corrected = fill_unreadable(outcome, given)
+    corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     scored = outcome.readable & (given >= 0)
     index = table.table.frame.index
     columns = {
@@ -57,36 +69,55 @@ def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
         "confidence": pd.Series(outcome.confidence.round(DECIMALS).astype(np.float64).round(DECIMALS), index),
         "cumulative_loss": pd.Series(outcome.cumulative_loss.astype(np.float64).round(DECIMALS), index),
         "label_score": pd.Series(
-            np.where(scored, outcome.given_score, np.nan).astype(np.float64).round(DECIMALS), index
+            np.where(scored, outcome.label_score, np.nan).astype(np.float64).round(DECIMALS), index
         ),
-        "is_label_issue": pd.Series((given >= 0) & (corrected != given), index),
+        "is_label_issue": pd.Series((given >= 0) & ((corrected != given) | unlikely(outcome)), index),
         "status": pd.Series(statuses(outcome, given, corrected), index, dtype="str"),
     }
     return table.table.frame.assign(**columns)
 
 
-def fill_unreadable(outcome: Outcome, given: Labels) -> Labels:
+def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
+    """Of every row its path, ``vote``, the class that most neighbours have, and a column ``p(CLASS)`` for each class.
+
+    These are the probabilities of the classes by the image alone, with the given label left out of account; they are
+    what other tools, such as cleanlab, call out-of-sample predicted probabilities. Unreadable rows have none.
+    """
+    frame = pd.DataFrame({table.path_column: table.table.frame[table.path_column]})
+    frame["vote"] = table.as_column(fill_unreadable(outcome.voted, outcome.readable, table.given_labels))
+    columns = {f"p({label})": outcome.prior[:, c] for c, label in enumerate(table.classes)}
+    return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+
+
+def unlikely(outcome: Outcome) -> npt.NDArray[np.bool_]:
+    """Rows (N,) whose given label is more likely wrong than right."""
+    return outcome.readable & (outcome.label_score < LIKELY)
+
+
+def fill_unreadable(labels: Labels, readable: npt.NDArray[np.bool_], given: Labels) -> Labels:
     """Corrected labels (N,): an unreadable row keeps its given label or, where it has none, gets the commonest."""
-    commonest = np.bincount(outcome.labels[outcome.readable]).argmax()
+    commonest = np.bincount(labels[readable]).argmax()
     fallback = np.where(given >= 0, given, commonest)
-    return np.where(outcome.readable, outcome.labels, fallback)
+    return np.where(readable, labels, fallback)
 
 
 def statuses(outcome: Outcome, given: Labels, corrected: Labels) -> list[str]:
-    """What became of each row: ``unreadable``, ``filled``, ``corrected`` or ``kept``."""
-    conditions = [~outcome.readable, given < 0, corrected != given]
-    chosen: list[str] = np.select(conditions, ["unreadable", "filled", "corrected"], "kept").tolist()
+    """What became of each row: ``unreadable``, ``filled``, ``corrected``, ``uncertain`` or ``kept``."""
+    conditions = [~outcome.readable, given < 0, corrected != given, unlikely(outcome)]
+    chosen: list[str] = np.select(conditions, ["unreadable", "filled", "corrected", "uncertain"], "kept").tolist()
     return chosen
 
 
 def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: Mapping[str, object]) -> dict[str, Any]:
     """Figures of a run: rows by status, classes before and after, and how right it is where `truth` (N,) is known."""
-    given, corrected = table.given_labels, fill_unreadable(outcome, table.given_labels)
+    given = table.given_labels
+    corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     counts = collections.Counter(statuses(outcome, given, corrected))
     summary: dict[str, Any] = {
         **about,
         "rows": len(given),
-        "status": {name: counts[name] for name in ("kept", "corrected", "filled", "unreadable")},
+        "status": {name: counts[name] for name in ("kept", "corrected", "uncertain", "filled", "unreadable")},
+        **noise_figures(table, outcome),
         "classes": [
             {"label": label, "given": int((given == c).sum()), "corrected": int((corrected == c).sum())}
             for c, label in enumerate(table.classes)
@@ -94,7 +125,41 @@ def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: 
     }
     if truth is not None:
         summary["truth"] = accuracy_figures(given, corrected, truth)
+        known = truth >= 0
+        calibration = metrics.calibration(outcome.confidence[known].astype(np.float64), (corrected == truth)[known])
+        summary["truth"]["calibration_error"] = None if calibration is None else calibration.error
     return summary
+
+
+def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
+    """What the run learnt about the noise, without any true label; of the readable rows.
+
+    ``estimated_noise_rate`` is the expected share of wrong labels among the given ones, ``expected_right`` that of
+    right labels among all rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given
+    label, expected number of rows and their share of the true class.
+    """
+    scored = outcome.readable & (table.given_labels >= 0)
+    shares = outcome.flips / outcome.flips.sum(1, keepdims=True).clip(min=1e-9)
+    wrong = outcome.flips - np.diag(outcome.flips.diagonal())
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:MOST_FLIPS]
+    pairs = [(int(a), int(b)) for a, b in zip(*np.unravel_index(largest, wrong.shape), strict=True)]
+    return {
+        "estimated_noise_rate": float(1 - outcome.label_score[scored].mean(dtype=np.float64)),
+        "expected_right": {
+            "before": float(outcome.label_score[outcome.readable].mean(dtype=np.float64)),
+            "after": float(outcome.confidence[outcome.readable].mean(dtype=np.float64)),
+        },
+        "flips": [
+            {
+                "true": table.classes[a],
+                "given": table.classes[b],
+                "rows": round(float(wrong[a, b]), 1),
+                "share": round(float(shares[a, b]), 4),
+            }
+            for a, b in pairs
+            if wrong[a, b] >= FEWEST_ROWS
+        ],
+    }
 
 
 def accuracy_figures(given: Labels, corrected: Labels, truth: Labels) -> dict[str, float]:

@@ -15,7 +15,7 @@ from noisyknn.cli.inject_noise import inject_noise
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a fault of the tool or the machine; 2 wrong usage; 3 the input data cannot be used; "
-    "130 interrupted."
+    "4 more noise than --max-noise allows; 130 interrupted."
 )
 
 app = typer.Typer(

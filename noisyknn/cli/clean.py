@@ -18,8 +18,10 @@ from noisyknn.cli.common import (
     source,
 )
 from noisyknn.cli.terminal import Terminal
-from noisyknn.errors import MachineError, UsageError
+from noisyknn.errors import GateError, MachineError, UsageError, one_line
 from noisyknn.files import takes_bytes
+
+SHOWN_FLIPS = 10
 
 
 def clean(
@@ -38,8 +40,26 @@ def clean(
     ] = None,
     table_format: FormatOption = None,
     method: Annotated[
-        Literal["selknn", "iterknn"] | None,
-        typer.Option(help="selknn: labels of small loss vote; iterknn: all labels vote.", show_default="selknn"),
+        Literal["crossfit", "selknn", "iterknn"] | None,
+        typer.Option(
+            help="crossfit: networks judge only labels that they have not seen. The paper's: selknn, labels of small "
+            "loss vote; iterknn, all labels vote.",
+            show_default="crossfit; selknn in the paper's presets",
+        ),
+    ] = None,
+    policy: Annotated[
+        Literal["careful", "paper"] | None,
+        typer.Option(
+            help="careful: correct what is likely enough right; paper: apply every vote.", show_default="careful"
+        ),
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Probability of being right that a careful correction needs, 0 to 1.", show_default="0.5"),
+    ] = None,
+    max_noise: Annotated[
+        float | None,
+        typer.Option(help="End with exit code 4 if the estimated share of wrong labels is larger; all is written."),
     ] = None,
     preset: Annotated[
         Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"],
@@ -66,6 +86,9 @@ def clean(
         Literal["ce", "sce"] | None, typer.Option(help="Cross-entropy, or symmetric cross-entropy.")
     ] = None,
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Parts of the data that crossfit judges in turn.", show_default="2")
+    ] = None,
     gamma_decay: Annotated[
         float | None, typer.Option(help="What the weight of the given labels is divided by after each episode.")
     ] = None,
@@ -92,6 +115,9 @@ def clean(
     save_model: Annotated[
         Path | None, typer.Option(help="Train once more on the corrected labels and save the model (.safetensors).")
     ] = None,
+    save_probabilities: Annotated[
+        Path | None, typer.Option(help="Write the probability of each class, given label left out (Parquet).")
+    ] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the figures of the run as JSON.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace output files, and start a finished --run-dir anew.")
@@ -105,6 +131,8 @@ def clean(
     """
     given: dict[str, Any] = {
         "method": method,
+        "policy": policy,
+        "min_confidence": min_confidence,
         "backbone": backbone,
         "width": width,
         "weights": weights,
@@ -116,6 +144,7 @@ def clean(
         "lr": lr,
         "loss": loss,
         "k": k,
+        "folds": folds,
         "gamma_decay": gamma_decay,
         "reference_start": reference_start,
         "reference_step": reference_step,
@@ -124,9 +153,15 @@ def clean(
         "precision": precision,
         "seed": seed,
     }
-    for option, file in (("--save-model", save_model), ("--summary", summary)):
+    for option, file in (
+        ("--save-model", save_model),
+        ("--save-probabilities", save_probabilities),
+        ("--summary", summary),
+    ):
         if file == STANDARD_STREAM:
             raise UsageError(f"{option} takes a file")
+    if max_noise is not None and not 0 <= max_noise <= 1:
+        raise UsageError(f"--max-noise {max_noise} is out of range (0 to 1)")
     target = sink(out)
     if out == STANDARD_STREAM and not takes_bytes(target):
         raise MachineError("standard output is closed or cannot be written; give --out FILE")
@@ -147,26 +182,45 @@ def clean(
             config=config,
             run_dir=run_dir,
             save_model=save_model,
+            save_probabilities=save_probabilities,
             summary=summary,
             overwrite=overwrite,
             observer=terminal,
             **settings,
         )
     if not quiet:
-        _show(result.summary, [out, save_model, summary])
+        _show(result.summary, [out, save_model, save_probabilities, summary])
+    rate = result.summary["estimated_noise_rate"]
+    if max_noise is not None and rate > max_noise:
+        raise GateError(f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise {max_noise:g}")
 
 
 def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:
     """Print what became of the rows, and which files were written, on standard error."""
+    from rich.markup import escape
     from rich.table import Table
 
     title = f"{summary['rows']:,} rows in {summary['seconds']:.0f} s"
     table = Table("status", "rows", "share", title=title, title_justify="left")
     for status, count in summary["status"].items():
         table.add_row(status, f"{count:,}", f"{count / summary['rows']:.2%}")
+    table.add_section()
+    expected = summary["expected_right"]
+    table.add_row("given labels wrong, estimated", "", f"{summary['estimated_noise_rate']:.2%}")
+    table.add_row("labels right before, expected", "", f"{expected['before']:.2%}")
+    table.add_row("labels right after, expected", "", f"{expected['after']:.2%}")
+    table.add_section()
     for name, value in summary.get("truth", {}).items():
-        table.add_row(name.replace("_", " "), "", f"{value:.2%}")
+        table.add_row(f"{name.replace('_', ' ')} (truth)", "", "–" if value is None else f"{value:.2%}")
     show_table(table, stderr=True)
+    if summary["flips"]:
+        flips = Table(
+            "true", "given", "rows", "of the class", title="Commonest errors, estimated", title_justify="left"
+        )
+        for flip in summary["flips"][:SHOWN_FLIPS]:
+            names = (escape(one_line(str(flip[side]))) for side in ("true", "given"))
+            flips.add_row(*names, f"{flip['rows']:,.0f}", f"{flip['share']:.2%}")
+        show_table(flips, stderr=True)
     for path in written:
         if path is not None and path != STANDARD_STREAM:
             note(f"wrote {path}")

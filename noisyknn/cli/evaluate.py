@@ -28,6 +28,7 @@ EXPLAINED = {
     "recall": "of the wrong labels, those flagged as issues",
     "f1": "harmonic mean of precision and recall",
     "auroc": "chance that label_score is lower for a wrong label than for a right one",
+    "calibration_error": "how far confidence is from the share of right labels, on average (ECE, 15 bins)",
 }
 
 
@@ -49,6 +50,12 @@ def evaluate(
     path_column: Annotated[
         str | None, typer.Option(help="Column of paths in both tables; path, filename, file or image if not given.")
     ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            help="What clean --save-probabilities wrote: compares with simple rules on it and with cleanlab ([bench])."
+        ),
+    ] = None,
     table_format: FormatOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, a figure that is not defined being null.")
@@ -60,11 +67,13 @@ def evaluate(
         raise UsageError("where are the true labels? Name their column with --truth-column or their table with --truth")
     if truth is None and path_column is not None:
         raise UsageError("--path-column is for joining the table of --truth; without --truth remove it")
+    if probabilities == STANDARD_STREAM:
+        raise UsageError("--probabilities takes a file")
     if truth == table == STANDARD_STREAM:
         raise UsageError("only one of TABLE and --truth can be standard input")
 
-    from noisyknn import metrics
-    from noisyknn.data.corrected import read_corrected
+    from noisyknn import metrics, rules
+    from noisyknn.data.corrected import read_corrected, read_predictions
 
     columns = read_corrected(
         source(table),
@@ -75,10 +84,18 @@ def evaluate(
         chosen_format=table_format,
     )
     result = metrics.evaluate(
-        columns.truth, columns.given, columns.corrected, is_issue=columns.is_issue, label_score=columns.label_score
+        columns.truth,
+        columns.given,
+        columns.corrected,
+        is_issue=columns.is_issue,
+        label_score=columns.label_score,
+        confidence=columns.confidence,
     )
     _note_what_is_missing(columns)
     figures = dataclasses.asdict(result)
+    if probabilities is not None:
+        compared = rules.compare(columns, read_predictions(probabilities, columns))
+        figures["rules"] = [dataclasses.asdict(rule) for rule in compared]
     for one_class in figures["per_class"]:
         one_class["label"] = columns.classes[one_class["label"]]
     if as_json:
@@ -86,7 +103,11 @@ def evaluate(
         typer.echo(json.dumps(figures, indent=2, ensure_ascii=not unicode, allow_nan=False))
     else:
         show_table(_overall_table(figures))
-        show_table(_class_table(figures["per_class"]))
+        show_table(_rows_table("By true class", figures["per_class"]))
+        if figures["reliability"]:
+            show_table(_rows_table("By confidence", figures["reliability"]))
+        if "rules" in figures:
+            show_table(_rows_table("Beside simple rules", figures["rules"]))
 
 
 def _note_what_is_missing(columns: "CorrectedTable") -> None:
@@ -94,6 +115,8 @@ def _note_what_is_missing(columns: "CorrectedTable") -> None:
         note("the table has no column is_label_issue: precision, recall and f1 are not known")
     if columns.label_score is None:
         note("the table has no column label_score: auroc is not known")
+    if columns.confidence is None:
+        note("the table has no column confidence: calibration_error is not known")
     if not set(columns.truth.tolist()) & {*columns.given.tolist(), *columns.corrected.tolist()} - {-1}:
         truth = columns.classes[int(columns.truth.max())]
         corrected = columns.classes[int(columns.corrected.max())]
@@ -111,13 +134,13 @@ def _overall_table(figures: Mapping[str, object]) -> "Table":
     return table
 
 
-def _class_table(per_class: Sequence[Mapping[str, object]]) -> "Table":
+def _rows_table(title: str, rows: Sequence[Mapping[str, object]]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*per_class[0], title="By true class")
-    for one_class in per_class:
-        table.add_row(*(escape(_shown(value)) for value in one_class.values()))
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
     return table
 
 

@@ -45,6 +45,8 @@ class CorrectedTable:
     """(N,) whether the given label was called wrong (an empty cell was not), or None without such a column."""
     label_score: npt.NDArray[np.float64] | None
     """(N,) probability that the given label is right, NaN where the cell is empty, or None without such a column."""
+    confidence: npt.NDArray[np.float64] | None
+    """(N,) probability that the corrected label is right, in the same way."""
 
 
 def read_corrected(
@@ -82,7 +84,47 @@ def read_corrected(
         corrected=codes[2],
         is_issue=_cells(table, "is_label_issue", _flag, False, "true or false"),
         label_score=_cells(table, "label_score", _probability, float("nan"), "a probability (0 to 1)"),
+        confidence=_cells(table, "confidence", _probability, float("nan"), "a probability (0 to 1)"),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What ``clean --save-probabilities`` wrote of N rows: K of the classes of a `CorrectedTable` have a column."""
+
+    columns: Codes
+    """(K,) class of each column of `probabilities`."""
+    probabilities: npt.NDArray[np.float64]
+    """(N, K) of each class by the image alone; NaN in rows whose image could not be read."""
+    vote: Codes
+    """(N,) class that most neighbours have."""
+
+
+def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
+    """Read the predictions about the very rows of `table`; raises InputError where they are not about these."""
+    found = read_table(source, chosen_format="parquet" if isinstance(source, Path) else None)
+    names = [str(name) for name in found.frame.columns if str(name).startswith("p(") and str(name).endswith(")")]
+    if "vote" not in found.frame.columns or not names:
+        raise InputError(f"{found.name} does not come from `noisyknn clean --save-probabilities`")
+    if len(found.frame) != len(table.given):
+        raise InputError(f"{found.name} has {len(found.frame)} rows, the corrected table {len(table.given)}")
+    code = {label_text(label): c for c, label in enumerate(table.classes)}
+    vote_classes, votes = encode_labels(found, "vote")
+    texts = [label_text(name[2:-1]) for name in names]
+    if unknown := [text for text in (*texts, *map(label_text, vote_classes)) if text not in code]:
+        raise InputError(f"{found.name} is about other labels than the corrected table: {first_ten(unknown)}")
+    places = np.array([*(code[label_text(label)] for label in vote_classes), -1], dtype=np.int64)
+    return Predictions(
+        columns=np.array([code[text] for text in texts], dtype=np.int64),
+        probabilities=np.stack([_required(found, name) for name in names], axis=1),
+        vote=places[votes],
+    )
+
+
+def _required(table: Table, column: str) -> npt.NDArray[np.float64]:
+    cells = _cells(table, column, _probability, float("nan"), "a probability (0 to 1)")
+    assert cells is not None  # the column is there
+    return cells
 
 
 def _joined_truth(

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from noisyknn.methods.base import Method
+from noisyknn.methods.crossfit import crossfit
 from noisyknn.methods.iterknn import iterknn
 from noisyknn.methods.selknn import selknn
 
-METHODS: Mapping[str, Method] = {"iterknn": iterknn, "selknn": selknn}
+METHODS: Mapping[str, Method] = {"crossfit": crossfit, "iterknn": iterknn, "selknn": selknn}

@@ -21,10 +21,11 @@ class Correction:
 
     labels: Tensor
     """(N,) corrected labels ŷ', class indices."""
-    confidence: Tensor
-    """(N,) share of the neighbours that have the corrected label."""
-    given_score: Tensor
-    """(N,) share of the neighbours that have the given label; 0 where none was given."""
+    voted: Tensor
+    """(N,) the class that most neighbours have, or a reference's own; -1 where nobody has voted yet."""
+    evidence: Tensor
+    """(N, C) float16: how likely each class is by what was learnt of the sample, as log-probabilities that have yet to
+    be calibrated (`noisyknn.trust`)."""
     references: Tensor
     """(R,) rows that voted."""
 
@@ -50,6 +51,17 @@ class Train(Protocol):
         ...
 
 
+class TrainOnTargets(Protocol):
+    """Trains a network anew on samples that may belong to several classes, each with a probability."""
+
+    def __call__(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
+        """Train on the samples `rows` (R,); `targets` gives the probabilities (B, C) of samples (B,).
+
+        The loss has to be `robust` where the targets are labels that may be wrong, taken for certain.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What a method works on."""
@@ -59,6 +71,7 @@ class Task:
     classes: int
     config: Config
     train: Train
+    train_on_targets: TrainOnTargets
     search: Search
 
 

@@ -21,9 +21,5 @@ def iterknn(task: Task, last: Episode | None) -> Iterator[Episode]:
 def label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:  # noqa: ARG001
     """Algorithm 2: each label of (N,) becomes the majority among its k nearest neighbours' current labels."""
     references = labelled(labels)
-    votes = poll(
-        trained.features, references, labels, task.given_labels, task.config.k, task.search, task.classes
-    )  # lines 3 to 7
-    return Correction(
-        labels=votes.winner, confidence=votes.winner_share, given_score=votes.given_share, references=references
-    )
+    votes = poll(trained.features, references, labels, task.config.k, task.search, task.classes)  # lines 3 to 7
+    return Correction(labels=votes.winner, voted=votes.winner.clone(), evidence=votes.log_shares, references=references)

@@ -39,11 +39,10 @@ def selective_label_correction(task: Task, labels: Tensor, trained: Trained, epi
             f"episode {episode + 1}: all labels have become one class, of which one sample would vote; "
             "give a larger --reference-start (or setting references_per_class)"
         )
-    votes = poll(trained.features, references, labels, task.given_labels, config.k, task.search, task.classes)
-    corrected, confidence = votes.winner, votes.winner_share  # lines 9 to 13
+    votes = poll(trained.features, references, labels, config.k, task.search, task.classes)
+    corrected = votes.winner  # lines 9 to 13
     corrected[references] = labels[references]  # line 8
-    confidence[references] = votes.current_share[references]
-    return Correction(labels=corrected, confidence=confidence, given_score=votes.given_share, references=references)
+    return Correction(labels=corrected, voted=corrected.clone(), evidence=votes.log_shares, references=references)
 
 
 def select_references(labels: Tensor, cumulative_loss: Tensor, share: float, per_class: int | None) -> Tensor:

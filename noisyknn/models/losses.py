@@ -43,6 +43,15 @@ def mixed_loss(
     return (1 - gamma) * current + gamma * given, current
 
 
+def expected_loss(logits: Tensor, targets: Tensor, loss: LossFn) -> Tensor:
+    """The loss (B,) that is expected where a label is uncertain: Σ_c targets_c · J(c), from logits (B, C).
+
+    `targets` (B, C) are probabilities of the classes. For cross-entropy this is that with soft labels.
+    """
+    every_class = torch.arange(logits.shape[1], device=logits.device).expand_as(targets)
+    return (targets * loss(logits, every_class)).sum(1)
+
+
 def _log_probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of all classes (B, C) and of the labels (B, L), where L is 1 for labels (B,)."""
     every = F.log_softmax(logits.float(), dim=1)

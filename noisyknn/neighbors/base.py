@@ -60,8 +60,12 @@ def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -
     return faiss_search.search
 
 
-def nearest(features: Tensor, references: Tensor, k: int, search: Search) -> Iterator[Neighbors]:
-    """The k nearest of the reference rows (R,) for every row of features (N, D), tile by tile in order of rows.
+def nearest(
+    features: Tensor, references: Tensor, k: int, search: Search, samples: Tensor | None = None
+) -> Iterator[Neighbors]:
+    """The k nearest of the reference rows (R,) for every row of features (N, D), or for `samples` (S,) of them.
+
+    They come tile by tile in the order of the samples.
 
     A search only proposes candidates. Their distances are computed again, directly, so that searches agree; only where
     more than SPARE references are as near as the k-th, to its rounding, may they take different ones of these. With
@@ -73,13 +77,14 @@ def nearest(features: Tensor, references: Tensor, k: int, search: Search) -> Ite
     centre = pool.mean(0)
     pool -= centre
     tile_rows = max(1, min(QUERIES, TILE_ELEMENTS // count))
-    for samples in torch.split(torch.arange(len(features), device=features.device), tile_rows):
-        rows = references[search(pool, features[samples] - centre, count)]  # (Q, count)
+    everyone = torch.arange(len(features), device=features.device) if samples is None else samples
+    for tile in torch.split(everyone, tile_rows):
+        rows = references[search(pool, features[tile] - centre, count)]  # (Q, count)
         rows = rows.sort(dim=1).values  # so that the stable sort below settles ties by row
-        squared = _squared_distances(features, samples, rows)
-        squared[rows == samples[:, None]] = torch.inf
+        squared = _squared_distances(features, tile, rows)
+        squared[rows == tile[:, None]] = torch.inf
         order = squared.argsort(dim=1, stable=True)[:, :k]
-        yield Neighbors(samples=samples, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
+        yield Neighbors(samples=tile, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
 
 
 def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tensor:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisyknn.neighbors.base import Search, nearest
+from noisyknn.neighbors.base import TILE_ELEMENTS, Search, nearest
+
+PSEUDO_VOTE = 0.5
+"""Votes that every class has from the start (Jeffreys' prior), so that none is impossible."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,29 +17,22 @@ class Votes:
 
     winner: Tensor
     """(N,) class that most neighbours have, int64."""
-    winner_share: Tensor
-    """(N,) share of the neighbours that have it, from 0 to 1."""
-    current_share: Tensor
-    """(N,) share of the neighbours that have the sample's current label."""
-    given_share: Tensor
-    """(N,) share of the neighbours that have the sample's given label; 0 where none was given."""
+    log_shares: Tensor
+    """(N, C) log of each class's share of the votes, float16; see `log_shares`."""
 
 
-def poll(
-    features: Tensor, references: Tensor, labels: Tensor, given_labels: Tensor, k: int, search: Search, classes: int
-) -> Votes:
-    """Let the k nearest references (R,) of every sample vote with their current labels.
+def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: Search, classes: int) -> Votes:
+    """Let the k nearest references (R,) of every sample vote with their labels.
 
-    `features` (N, D); `labels` (N,) current and `given_labels` (N,) given class indices, -1 for none.
+    `features` (N, D); `labels` (N,) class indices, of which those of the references are not -1.
     """
-    parts = []
+    winners, shares = [], []
     for near in nearest(features, references, k, search):
         voices = labels[near.rows]  # (Q, k)
-        winner = majority(voices, near.distances, classes)
-        shares = [_share(voices, of) for of in (winner, labels[near.samples], given_labels[near.samples])]
-        parts.append((winner, *shares))
-    winner, winner_share, current_share, given_share = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Votes(winner=winner, winner_share=winner_share, current_share=current_share, given_share=given_share)
+        counts = _count(voices, classes)
+        winners.append(majority(voices, near.distances, classes))
+        shares.append(log_shares(counts.float(), voices.shape[1]))
+    return Votes(winner=torch.cat(winners), log_shares=torch.cat(shares))
 
 
 def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
@@ -44,13 +40,27 @@ def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
 
     Ties go to the class whose neighbours are nearer in sum, then to the lower class index.
     """
-    counts = torch.zeros(len(voices), classes, dtype=torch.int64, device=voices.device)
-    counts.scatter_add_(1, voices, torch.ones_like(voices))
+    counts = _count(voices, classes)
     sums = torch.zeros(len(voices), classes, dtype=torch.float64, device=voices.device)
     sums.scatter_add_(1, voices, distances.double())
     sums[counts < counts.amax(1, keepdim=True)] = torch.inf
     return sums.argmin(1)
 
 
-def _share(voices: Tensor, of: Tensor) -> Tensor:
-    return (voices == of[:, None]).float().mean(1)
+def soft_votes(beliefs: Tensor, rows: Tensor) -> Tensor:
+    """Votes (Q, C) float32 of neighbours who are uncertain: the sums of their beliefs.
+
+    `beliefs` (N, C) are every sample's probabilities of the classes, `rows` (Q, k) the neighbours.
+    """
+    tile_rows = max(1, TILE_ELEMENTS // (rows.shape[1] * beliefs.shape[1]))
+    return torch.cat([beliefs[near].float().sum(1) for near in torch.split(rows, tile_rows)])
+
+
+def log_shares(votes: Tensor, k: int) -> Tensor:
+    """Log of each class's share (Q, C) of k votes (Q, C), as float16; no class is without a share (PSEUDO_VOTE)."""
+    return ((votes + PSEUDO_VOTE) / (k + PSEUDO_VOTE * votes.shape[1])).log().half()
+
+
+def _count(voices: Tensor, classes: int) -> Tensor:
+    counts = torch.zeros(len(voices), classes, dtype=torch.int64, device=voices.device)
+    return counts.scatter_add_(1, voices, torch.ones_like(voices))

@@ -4,6 +4,7 @@ Symbols: N samples, B samples of a batch, D features.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import time
@@ -19,7 +20,7 @@ from noisyknn.config import Config
 from noisyknn.data.augment import Pixels
 from noisyknn.errors import MachineError
 from noisyknn.models.backbone import Backbone
-from noisyknn.models.losses import LossFn, cross_entropy, mixed_loss, symmetric_cross_entropy
+from noisyknn.models.losses import LossFn, cross_entropy, expected_loss, mixed_loss, symmetric_cross_entropy
 from noisyknn.observer import Observer
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
@@ -46,8 +47,18 @@ class Trained:
 
     features: Tensor
     """(N, D) float32: pooled output of the chosen stage."""
+    log_probabilities: Tensor
+    """(N, C) float16: log of what the network takes each class's probability for; as sure as the network is."""
     cumulative_loss: Tensor
     """(N,) float32: each sample's loss on its current label minus the epoch's mean, summed over the epochs."""
+
+
+class Objective(Protocol):
+    """What a network is trained towards."""
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Training losses (B,) and the losses (B,) to keep track of, from float32 logits (B, C) of samples (B,)."""
+        ...
 
 
 class Checkpoints(Protocol):
@@ -83,22 +94,44 @@ class Trainer:
 
         Raises MachineError when a loss or a feature is no longer a number.
         """
-        model, cumulative_loss = self.fit(labels, gamma, episode)
-        features = self.features(model)
-        if not features.sum().isfinite():  # the last step may be the one that went too far; a sum needs no memory
-            raise self._diverged(self._name(episode))
-        return Trained(features=features, cumulative_loss=cumulative_loss)
+        return self._look(*self.fit(labels, gamma, episode), episode)
+
+    def on_targets(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
+        """Train a new network on the samples `rows` (R,), of which each may belong to several classes.
+
+        `targets` gives the probabilities (B, C) of samples (B,); the loss is the expected one, that of the
+        configuration where it has to be `robust` to wrong labels, else cross-entropy. The cumulative losses
+        are those on the given labels, where there are any. An epoch is as many images as there are samples: where
+        `rows` are fewer, each is seen as many times more often. Raises MachineError as `__call__` does.
+        """
+        loss = _loss(self.config) if robust else cross_entropy
+        trainer = dataclasses.replace(self, config=stretched(self.config, len(self.given_labels) / len(rows)))
+
+        def objective(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            given, expected = self.given_labels[samples], expected_loss(logits, targets(samples), loss)
+            return expected, torch.where(given >= 0, loss(logits, given.clamp_min(0)), expected)
+
+        return self._look(*trainer._fit(rows, objective, episode), episode)
 
     def fit(self, labels: Tensor, gamma: float, episode: int) -> tuple[Backbone, Tensor]:
         """Train a new network on current labels (N,), -1 for none; returns it with the cumulative losses (N,).
 
         Raises MachineError when the loss is no longer a number.
         """
+        given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
+        loss = _loss(self.config)
+
+        def objective(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            return mixed_loss(logits, labels[samples], given[samples], gamma, loss)
+
+        return self._fit(torch.nonzero(labels >= 0)[:, 0], objective, episode)
+
+    def _fit(self, rows: Tensor, objective: Objective, episode: int) -> tuple[Backbone, Tensor]:
+        """Train a new network on the samples `rows` (R,); returns it with the cumulative losses (N,)."""
         config, name = self.config, self._name(episode)
         model = self.new_model().to(self.device).to(memory_format=torch.channels_last)
-        tracker = LossTracker(len(labels), self.device)
+        tracker = LossTracker(len(self.given_labels), self.device)
         learner = Learner(model=model, optimizer=new_optimizer(model, config), tracker=tracker)
-        rows = torch.nonzero(labels >= 0)[:, 0]
         self.observer.start(name, config.epochs * len(rows), "images")
         first = self._resume(learner, episode)
         self.observer.advance(first * len(rows))
@@ -106,7 +139,7 @@ class Trainer:
         for epoch in range(first, config.epochs):
             started = time.monotonic()
             with _seeded(_seed(config.seed, episode, epoch), self.device) as generator:
-                self._train_epoch(learner, rows, labels, gamma, epoch, generator)
+                self._train_epoch(learner, rows, objective, epoch, generator)
             loss = float(tracker.end_epoch(rows))
             if not math.isfinite(loss):
                 raise self._diverged(f"epoch {epoch + 1} of {name}")
@@ -120,33 +153,44 @@ class Trainer:
                 saved = time.monotonic()
         return model, tracker.cumulative
 
-    def features(self, model: Backbone) -> Tensor:
-        """Features (N, D) float32 of all samples, averaged over the mirror images where flips are trained on."""
+    def _look(self, model: Backbone, cumulative_loss: Tensor, episode: int) -> Trained:
+        """What the trained network makes of every sample."""
+        features, log_probabilities = self.inspect(model)
+        if not features.sum().isfinite():  # the last step may be the one that went too far; a sum needs no memory
+            raise self._diverged(self._name(episode))
+        return Trained(features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss)
+
+    def inspect(self, model: Backbone) -> tuple[Tensor, Tensor]:
+        """Features (N, D) float32 and log-probabilities (N, C) float16 of all samples.
+
+        Both are averaged over the mirror images where flips are trained on.
+        """
         model.eval()
         samples = torch.arange(len(self.given_labels), device=self.device)
         batches = torch.split(samples, self.config.batch_size)  # what fits into memory in training fits here
-        first = self._features_of(model, batches[0])
+        first, probabilities = self._inspect_batch(model, batches[0])
         features = first.new_empty(len(samples), first.shape[1])  # joining a list would hold everything twice
-        features[batches[0]] = first
+        logs = first.new_empty(len(samples), probabilities.shape[1], dtype=torch.float16)
+        features[batches[0]], logs[batches[0]] = first, probabilities
         for batch in batches[1:]:
-            features[batch] = self._features_of(model, batch)
-        return features
+            features[batch], logs[batch] = self._inspect_batch(model, batch)
+        return features, logs
 
     @torch.no_grad()
-    def _features_of(self, model: Backbone, samples: Tensor) -> Tensor:
+    def _inspect_batch(self, model: Backbone, samples: Tensor) -> tuple[Tensor, Tensor]:
         images = self.pixels.plain(samples)
         views = (images, images.flip(3)) if self.config.flip else (images,)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return torch.stack([model.logits_and_features(view)[1] for view in views]).mean(0)
+            logits, features = zip(*(model.logits_and_features(view) for view in views), strict=True)
+        logs = torch.stack([part.float().log_softmax(1) for part in logits]).mean(0)
+        return torch.stack(features).mean(0), logs.log_softmax(1).half()
 
     def _train_epoch(
-        self, learner: Learner, rows: Tensor, labels: Tensor, gamma: float, epoch: int, generator: torch.Generator
+        self, learner: Learner, rows: Tensor, objective: Objective, epoch: int, generator: torch.Generator
     ) -> None:
         config = self.config
         order = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
         batches = torch.tensor_split(order, _batch_count(len(order), config.batch_size))
-        given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
-        loss = _loss(config)
         learner.model.train()
         for step, batch in enumerate(batches):
             for group in learner.optimizer.param_groups:
@@ -154,11 +198,11 @@ class Trainer:
             images = self.pixels.augmented(batch, config, generator)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits = learner.model(images)
-            total, on_current = mixed_loss(logits.float(), labels[batch], given[batch], gamma, loss)
+            total, tracked = objective(logits.float(), batch)
             learner.optimizer.zero_grad()
             total.mean().backward()  # type: ignore[no-untyped-call]
             learner.optimizer.step()
-            learner.tracker.record(batch, on_current)
+            learner.tracker.record(batch, tracked)
             self.observer.advance(len(batch))
 
     def _resume(self, learner: Learner, episode: int) -> int:
@@ -177,6 +221,12 @@ class Trainer:
 
     def _diverged(self, where: str) -> MachineError:
         return MachineError(f"training diverged in {where}; try a lower --lr than {self.config.lr:g}")
+
+
+def stretched(config: Config, factor: float) -> Config:
+    """`config` with that many times its epochs, the schedule keeping its shape."""
+    drops = tuple(max(1, round(drop * factor)) for drop in config.drops)
+    return dataclasses.replace(config, epochs=max(1, round(config.epochs * factor)), drops=drops)
 
 
 def _batch_count(samples: int, batch_size: int) -> int:

@@ -26,6 +26,7 @@ from tests.cli.conftest import Cli
 from tests.small_data import FAST_SETTINGS, as_options, contents
 
 MAIN = "from noisyknn.cli import main; main()"
+STATUSES = ("kept", "corrected", "uncertain", "filled", "unreadable")
 AWKWARD = 'a "quoted", cell\nof two lines'
 
 
@@ -45,8 +46,9 @@ def test_the_table_comes_back_with_its_labels_mended(clean: Cli, data: Path, fix
     assert table[list(given.columns)].equals(given)
     assert (given["label"] == given["clean_label"]).mean() < 0.9
     assert (table["corrected_label"] == table["clean_label"]).mean() > 0.95
-    assert (table["is_label_issue"] == (table["corrected_label"] != table["label"])).all()
-    assert (table["status"] == np.where(table["is_label_issue"], "corrected", "kept")).all()
+    changed, issue = table["corrected_label"] != table["label"], table["is_label_issue"]
+    assert (issue == (changed | (table["label_score"] < 0.5))).all()
+    assert (table["status"] == np.select([changed, issue], ["corrected", "uncertain"], "kept")).all()
     assert table["confidence"].between(0, 1).all()
     assert table["label_score"].between(0, 1).all()
     wrong = given["label"] != given["clean_label"]
@@ -57,11 +59,11 @@ def test_the_table_comes_back_with_its_labels_mended(clean: Cli, data: Path, fix
 def test_what_is_told_on_the_way(clean: Cli, fixed: Path) -> None:
     told = clean("--truth-column", "clean_label").stderr
     assert "noisyknn: preset auto: 48 labels, 3 classes, colour images of about 12 pixels, on " in told
-    assert "selknn, k = 4" in told
+    assert "crossfit, k = 4, 2 folds" in told
     assert "cnn5 at 16 pixels; 2 × 1 epochs" in told
-    assert re.search(r"episode 2 of 2: 36 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
+    assert re.search(r"episode 2 of 2: 24 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
     assert "│ unreadable" in told
-    assert re.search(r"│ recovery +│ +│ \d+\.\d\d%", told)
+    assert re.search(r"│ recovery \(truth\) +│ +│ \d+\.\d\d%", told)
     assert told.endswith(f"noisyknn: wrote {fixed}\n")
 
 
@@ -187,12 +189,18 @@ def test_the_summary_holds_the_figures_of_the_run(clean: Cli, data: Path, fixed:
     assert summary["config"]["backbone"] == "cnn5"
     assert summary["seconds"] >= 0
     counts = table["status"].value_counts()
-    assert summary["status"] == {name: counts.get(name, 0) for name in ("kept", "corrected", "filled", "unreadable")}
+    assert summary["status"] == {name: counts.get(name, 0) for name in STATUSES}
     assert summary["classes"] == [
         {"label": c, "given": int((table["label"] == c).sum()), "corrected": int((table["corrected_label"] == c).sum())}
         for c in ("blue", "green", "red")
     ]
     given, corrected = (table[name] == table["clean_label"] for name in ("label", "corrected_label"))
+    scores = table["label_score"]
+    assert summary["estimated_noise_rate"] == pytest.approx(1 - scores.mean(), abs=1e-5)
+    assert summary["expected_right"] == pytest.approx(
+        {"before": scores.mean(), "after": table["confidence"].mean()}, abs=1e-5
+    )
+    assert 0 <= summary["truth"].pop("calibration_error") < 0.5
     assert summary["truth"] == pytest.approx(
         {
             "given_accuracy": given.mean(),
@@ -213,7 +221,13 @@ def test_truth_that_is_known_of_some_rows_only(clean: Cli, data: Path) -> None:
     file = data / "out" / "summary.json"
     result = clean("--truth-column", "clean_label", "--summary", file)
     assert result.code == 0
-    assert json.loads(file.read_text())["truth"] == {"given_accuracy": 0.6, "recovery": 0.6, "broken": 0, "fixed": 0}
+    assert json.loads(file.read_text())["truth"] == {
+        "given_accuracy": 0.6,
+        "recovery": 0.6,
+        "broken": 0,
+        "fixed": 0,
+        "calibration_error": None,
+    }
 
 
 def test_a_dataframe_gives_the_result_of_the_command_line(clean: Cli, data: Path) -> None:
@@ -226,7 +240,45 @@ def test_a_dataframe_gives_the_result_of_the_command_line(clean: Cli, data: Path
     assert result.table.index.equals(frame.index)
     pd.testing.assert_frame_equal(result.table.reset_index(drop=True), table, check_dtype=False)
     assert result.summary["rows"] == 48
-    assert [entry.get("epoch") for entry in result.history] == [0, None, 0, None]
+    assert [entry.get("epoch") for entry in result.history] == [0, 1, None] * 2  # half of the rows, twice as often
+
+
+def test_probabilities_are_written_row_by_row(clean: Cli, data: Path, fixed: Path) -> None:
+    file = data / "out" / "p.parquet"
+    (data / "images" / "05.png").unlink()
+    assert clean("--save-probabilities", file).code == 0
+    frame, table = pd.read_parquet(file), pd.read_csv(fixed)
+    assert list(frame.columns) == ["path", "vote", "p(blue)", "p(green)", "p(red)"]
+    assert frame["path"].equals(table["path"])
+    readable = table["status"] != "unreadable"
+    assert readable.tolist() == [row != 5 for row in range(48)]
+    numbers = frame[["p(blue)", "p(green)", "p(red)"]]
+    assert (numbers.isna().all(axis=1) == ~readable).all()
+    np.testing.assert_allclose(numbers[readable].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "code"), [(1, 0), (0, 4)])
+def test_too_much_noise_ends_with_a_code_of_its_own(clean: Cli, fixed: Path, limit: float, code: int) -> None:
+    file = fixed.with_name("summary.json")
+    result = clean("--max-noise", limit, "--summary", file)
+    assert result.code == code
+    assert len(pd.read_csv(fixed)) == 48  # written all the same
+    rate = json.loads(file.read_text())["estimated_noise_rate"]
+    told = f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise 0\n"
+    assert result.stderr.endswith(told) == (code == 4)
+
+
+def test_every_vote_is_applied_where_the_paper_is_followed(clean: Cli, data: Path, fixed: Path) -> None:
+    file = data / "out" / "p.parquet"
+    assert clean("--policy", "paper", "--save-probabilities", file).code == 0
+    assert pd.read_csv(fixed)["corrected_label"].equals(pd.read_parquet(file)["vote"])
+
+
+def test_without_the_confidence_no_label_is_changed(clean: Cli, fixed: Path) -> None:
+    assert clean("--min-confidence", 1).code == 0
+    table = pd.read_csv(fixed)
+    assert table["corrected_label"].equals(table["label"])
+    assert {"kept", "uncertain"} >= set(table["status"])
 
 
 def test_a_saved_model_can_be_loaded_and_started_from(clean: Cli, data: Path, fixed: Path) -> None:
@@ -252,14 +304,16 @@ def test_a_model_is_the_same_for_the_same_seed(clean: Cli, data: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        ["--method", "selknn"],
         ["--method", "iterknn"],
+        ["--folds", "3", "--episodes", "3"],
         ["--layer", "stage1"],
         ["--precision", "bf16"],
         ["--loss", "sce"],
         ["--k", "2"],
-        ["--gamma-decay", "9"],
-        ["--reference-start", "0.9"],
-        ["--reference-step", "0.5"],
+        ["--method", "selknn", "--gamma-decay", "9"],
+        ["--method", "selknn", "--reference-start", "0.9"],
+        ["--method", "selknn", "--reference-step", "0.5"],
         ["--batch-size", "7"],
         ["--lr", "0.5"],
         ["--image-size", "20"],
@@ -267,8 +321,10 @@ def test_a_model_is_the_same_for_the_same_seed(clean: Cli, data: Path) -> None:
     ],
 )
 def test_every_setting_acts(clean: Cli, options: list[str]) -> None:
-    plain, other = (clean("--quiet", "--out", "-", *extra).stdout for extra in ([], options))
-    assert plain != other != b""
+    base = options[:2] if options[0] == "--method" and len(options) > 2 else []
+    plain, other = (clean("--quiet", "--out", "-", *extra).stdout for extra in (base, options))
+    assert plain != other
+    assert b"" not in (plain, other)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +346,7 @@ def test_a_preset_of_the_paper_cut_down(cli: Cli, data: Path, preset: str, backb
 def test_the_preset_of_clothing1m_cut_down(clean: Cli, data: Path) -> None:
     small = ["--backbone", "resnet18", "--width", 1, "--image-size", 32]
     weights, file = data / "out" / "resnet18.safetensors", data / "out" / "summary.json"
-    assert clean(*small, "--save-model", weights, "--episodes", 1).code == 0
+    assert clean(*small, "--save-model", weights, "--method", "selknn", "--episodes", 1).code == 0
     options = [*small, "--weights", weights, "--episodes", 1, "--k", 3, "--summary", file, "--overwrite"]
     assert clean("--preset", "clothing1m", *options).code == 0
     config = json.loads(file.read_text())["config"]
@@ -374,9 +430,9 @@ def test_a_terminal_is_shown_a_bar_and_nothing_else_is(clean: Cli, monkeypatch: 
     assert "━" in shown
     assert "images/s" in shown
     assert "\x1b[" in shown
-    assert "episode 2 of 2: 36 references" in shown
+    assert "episode 2 of 2: 24 references" in shown
     plain = clean("--overwrite").stderr
-    assert "episode 2 of 2: 36 references" in plain
+    assert "episode 2 of 2: 24 references" in plain
     assert "images/s" not in plain
     assert "\x1b" not in plain
 
@@ -398,7 +454,10 @@ def test_a_run_directory_keeps_what_the_run_was(clean: Cli, data: Path, fixed: P
     assert len(manifest["input"]["sha256"]) == 64
     assert manifest["results"]["rows"] == 48
     history = json.loads((run / "history.json").read_text())
-    assert [(entry["episode"], entry.get("epoch")) for entry in history] == [(0, 0), (0, None), (1, 0), (1, None)]
+    assert [(entry["episode"], entry.get("epoch")) for entry in history] == [
+        *[(0, 0), (0, 1), (0, None)],
+        *[(1, 0), (1, 1), (1, None)],
+    ]
     assert contents(cache) == {}
     in_cache = data / "out" / "other.csv"
     clean("--out", in_cache)
@@ -482,10 +541,10 @@ def test_an_unfinished_run_goes_on_even_with_overwrite(
 
 
 def test_a_gpu_that_is_too_small_is_told_with_its_cure(clean: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(*_: object) -> None:
+    def fill(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("noisyknn.training.episode.Trainer.fit", fill)
+    monkeypatch.setattr("noisyknn.training.episode.Trainer.on_targets", fill)
     result = clean()
     assert result.code == 1
     assert result.stderr.endswith("noisyknn: the GPU has too little free memory; give a smaller --batch-size\n")

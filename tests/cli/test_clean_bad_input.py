@@ -101,7 +101,11 @@ def test_what_is_wrong_with_standard_input(refused: Refused) -> None:
         (["--label-column", "species"], ["no column 'species' (--label-column)", "path, label, clean_label"]),
         (["--path-column", "where"], ["no column 'where' (--path-column)"]),
         (["--truth-column", "truth"], ["no column 'truth' (--truth-column)"]),
-        (["--k", 47], ["too few rows for 47 neighbours", "smaller --k or a larger --reference-start"]),
+        (
+            ["--k", 24],
+            ["too few rows for 24 neighbours", "48 rows with a label, 24 vote", "smaller --k or more --folds"],
+        ),
+        (["--k", 47, "--method", "selknn"], ["too few rows for 47 neighbours", "or a larger --reference-start"]),
         (["--k", 48, "--method", "iterknn"], ["of 48 rows with a label, 48 vote", "give a smaller --k"]),
         (["--weights", "none.safetensors"], ["none.safetensors: no such file (--weights takes"]),
     ],

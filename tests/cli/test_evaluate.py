@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,13 +10,13 @@ import pytest
 
 from tests.cli.conftest import Cli
 
-FIXED = b"""path,truth,label,corrected_label,label_score,is_label_issue
-a.png,cat,cat,cat,0.9,False
-b.png,cat,dog,cat,0.1,True
-c.png,dog,dog,cat,0.3,True
-d.png,dog,,dog,,False
-e.png,,cat,cat,0.8,False
-f.png,fox,cat,cat,0.4,False
+FIXED = b"""path,truth,label,corrected_label,label_score,is_label_issue,confidence
+a.png,cat,cat,cat,0.9,False,0.9
+b.png,cat,dog,cat,0.1,True,0.8
+c.png,dog,dog,cat,0.3,True,0.6
+d.png,dog,,dog,,False,0.5
+e.png,,cat,cat,0.8,False,0.8
+f.png,fox,cat,cat,0.4,False,0.4
 """
 FIGURES = {
     "rows": 6,
@@ -28,7 +29,17 @@ FIGURES = {
     "recall": 1 / 2,
     "f1": 1 / 2,
     "auroc": 3 / 4,
+    "calibration_error": (0.1 + 0.2 + 0.6 + 0.5 + 0.4) / 5,
 }
+RELIABILITY = [(0.4, 1, 0), (0.5, 1, 1), (0.6, 1, 0), (0.8, 1, 1), (0.9, 1, 1)]
+PROBABILITIES = pd.DataFrame(
+    {
+        "path": list("abcdef"),
+        "vote": ["cat", "cat", "dog", "dog", "dog", "cat"],
+        "p(cat)": [0.9, 0.9, 0.2, 0.1, None, 0.9],
+        "p(dog)": [0.1, 0.1, 0.8, 0.9, None, 0.1],
+    }
+)
 PER_CLASS = [
     {"label": "cat", "rows": 2, "given_accuracy": 0.5, "recovery": 1, "precision": 0.5, "broken": 0, "fixed": 0.5},
     {"label": "dog", "rows": 2, "given_accuracy": 0.5, "recovery": 0.5, "precision": 1, "broken": 0.5, "fixed": 0.5},
@@ -47,9 +58,10 @@ def test_json_of_a_truth_in_the_table(cli: Cli, fixed: Path) -> None:
     result = cli("evaluate", fixed, "--truth-column", "truth", "--json")
     assert (result.code, result.stderr) == (0, "")
     figures = json.loads(result.stdout)
-    per_class = figures.pop("per_class")
+    per_class, reliability = figures.pop("per_class"), figures.pop("reliability")
     assert figures == pytest.approx(FIGURES)
     assert per_class == PER_CLASS
+    assert [(one["confidence"], one["rows"], one["accuracy"]) for one in reliability] == RELIABILITY
 
 
 def test_standard_input_says_the_same(cli: Cli, fixed: Path) -> None:
@@ -78,6 +90,7 @@ def test_truth_of_another_table_is_joined_by_path(cli: Cli, fixed: Path, tmp_pat
     pd.DataFrame({"path": rows.keys(), "true_label": rows.values()}).to_parquet(truth)
     figures = json.loads(cli("evaluate", fixed, "--truth", truth, "--json", *options).stdout)
     assert figures.pop("per_class") == PER_CLASS
+    assert len(figures.pop("reliability")) == 5
     assert figures == pytest.approx(FIGURES)
 
 
@@ -99,6 +112,46 @@ def test_absent_columns_are_null_and_noted(cli: Cli) -> None:
     assert [figures[name] for name in ("precision", "recall", "f1", "auroc")] == [None] * 4
     assert "no column is_label_issue" in result.stderr
     assert "no column label_score" in result.stderr
+    assert "no column confidence" in result.stderr
+    assert (figures["calibration_error"], figures["reliability"]) == (None, [])
+
+
+def test_simple_rules_are_compared_on_the_same_probabilities(cli: Cli, fixed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab")
+    PROBABILITIES.to_parquet(tmp_path / "p.parquet")
+    command = ["evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet"]
+    rules = {one["rule"]: one for one in json.loads(cli(*command, "--json").stdout)["rules"]}
+    recoveries = {name: one["recovery"] for name, one in rules.items()}
+    assert recoveries.pop("cleanlab's issues to argmax") >= 2 / 5  # d has no label; whether b is flagged is cleanlab's
+    assert recoveries == {
+        "noisyknn": 3 / 5,
+        "keep everything": 2 / 5,
+        "argmax of the probabilities": 4 / 5,
+        "vote of the neighbours": 4 / 5,
+    }
+    assert rules["argmax of the probabilities"]["broken"] == 0
+    assert "vote of the neighbours" in cli(*command).stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="vote"), "does not come from `noisyknn clean --save-probabilities`"),
+        (lambda frame: frame[["path", "vote"]], "does not come from `noisyknn clean --save-probabilities`"),
+        (lambda frame: frame.iloc[:4], "has 4 rows, the corrected table 6"),
+        (lambda frame: frame.rename(columns={"p(cat)": "p(cow)"}), "about other labels than the corrected table: cow"),
+        (lambda frame: frame.assign(vote="cow"), "about other labels than the corrected table: cow"),
+        (lambda frame: frame.assign(**{"p(dog)": "x"}), "column 'p(dog)': not a probability (0 to 1) in 6 rows"),
+        (lambda frame: frame.assign(**{"p(dog)": 1.5}), "column 'p(dog)': not a probability (0 to 1) in 6 rows"),
+    ],
+)
+def test_probabilities_of_something_else_are_refused(
+    cli: Cli, fixed: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    change(PROBABILITIES).to_parquet(tmp_path / "p.parquet")
+    result = cli("evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet")
+    assert (result.code, result.stdout) == (3, b"")
+    assert message in result.stderr
 
 
 def test_truth_of_another_kind_is_noted(cli: Cli) -> None:
@@ -113,6 +166,7 @@ def test_truth_of_another_kind_is_noted(cli: Cli) -> None:
         ([], 2, "--truth-column"),
         (["--truth-column", "truth", "--path-column", "path"], 2, "without --truth remove it"),
         (["--truth", "-"], 2, "only one"),
+        (["--truth-column", "truth", "--probabilities", "-"], 2, "--probabilities takes a file"),
         (["--truth-column", "truth", "--label-column", "truth"], 2, "both 'truth'"),
         (["--truth-column", "species"], 3, "no column 'species' (--truth-column)"),
         (["--truth-column", "truth", "--label-column", "given"], 3, "no column 'given' (--label-column)"),

@@ -30,7 +30,11 @@ def test_help_explains_the_command_and_every_option(cli: Cli, monkeypatch: pytes
 def test_defaults_that_are_not_values_are_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     shown = cli("clean", "--help").stdout.decode()
-    for default in ("[default: (selknn)]", "[default: (last convolutional stage)]", "[default: (cache, until done)]"):
+    for default in (
+        "[default: (crossfit; selknn in the paper's presets)]",
+        "[default: (last convolutional stage)]",
+        "[default: (cache, until done)]",
+    ):
         assert default in shown
 
 

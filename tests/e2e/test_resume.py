@@ -77,9 +77,12 @@ def data(tmp_path: Path) -> Path:
 def start(data: Path) -> Start:
     """Begins to clean `data` in a process of its own that runs one of the scripts above."""
 
-    def begin(script: str, *arguments: object, out: Path, run_dir: Path | None = None) -> "subprocess.Popen[str]":
+    def begin(
+        script: str, *arguments: object, out: Path, run_dir: Path | None = None, method: str = "crossfit"
+    ) -> "subprocess.Popen[str]":
         labels = data / f"labels{out.suffix}"
         options = ["clean", "--images", data / "images", "--labels", labels, "--out", out, *as_options(SETTINGS)]
+        options += ["--method", method]
         options += [] if run_dir is None else ["--run-dir", run_dir]
         command = [sys.executable, "-c", script, *map(str, [*arguments, *options])]
         threads = str(torch.get_num_threads())  # more or fewer of them would round sums otherwise
@@ -111,42 +114,49 @@ class Watcher:
             self.first_image = done
 
 
-def clean(data: Path, out: Path, run_dir: Path | None = None) -> Watcher:
+def clean(data: Path, out: Path, run_dir: Path | None = None, method: str = "crossfit") -> Watcher:
     """The same command as a call."""
     watcher = Watcher()
     labels = data / f"labels{out.suffix}"
-    noisyknn.clean(data / "images", labels, out=out, run_dir=run_dir, observer=watcher, **SETTINGS)
+    noisyknn.clean(data / "images", labels, out=out, run_dir=run_dir, observer=watcher, method=method, **SETTINGS)
     return watcher
 
 
 @pytest.mark.parametrize(
-    ("moment", "suffix", "episodes", "epochs_done"),
+    ("method", "moment", "suffix", "episodes", "images_done"),
     [
-        (("RunDirectory", "save", 7), ".csv", ["episode 1", "episode 2", "episode 3"], 7),
-        (("RunDirectory", "save_episode", 1), ".parquet", ["episode 2", "episode 3"], 0),
-        (("os", "fsync", 55), ".csv", ["episode 3"], 5),
+        ("crossfit", ("RunDirectory", "save", 7), ".csv", ["episode 1", "episode 2", "episode 3"], 7 * 24),
+        ("crossfit", ("RunDirectory", "save_episode", 1), ".parquet", ["episode 2", "episode 3"], 0),
+        ("crossfit", ("os", "fsync", 95), ".csv", ["episode 3"], 5 * 48),
+        ("selknn", ("os", "fsync", 55), ".csv", ["episode 3"], 5 * 48),
     ],
-    ids=["within the first episode", "between two episodes", "while state of the last episode is written"],
+    ids=[
+        "within the first episode",
+        "between two episodes",
+        "while state of the last episode is written",
+        "while state of the last episode of selknn is written",
+    ],
 )
 def test_killed_and_started_again(
     data: Path,
     start: Start,
     cache: Path,
+    method: str,
     moment: tuple[object, ...],
     suffix: str,
     episodes: list[str],
-    epochs_done: int,
+    images_done: int,
 ) -> None:
     out, undisturbed = data / "out" / f"fixed{suffix}", data / f"undisturbed{suffix}"
     before = contents(data)
-    with start(DIES, *moment, out=out) as process:
+    with start(DIES, *moment, out=out, method=method) as process:
         assert process.wait() == -signal.SIGKILL
     assert contents(data) == before
     assert contents(cache) != {}
-    watcher = clean(data, out)
-    assert (watcher.episodes, watcher.first_image, watcher.resumed) == (episodes, 48 * epochs_done, True)
+    watcher = clean(data, out, method=method)
+    assert (watcher.episodes, watcher.first_image, watcher.resumed) == (episodes, images_done, True)
     assert contents(cache) == {}
-    assert len(clean(data, undisturbed).episodes) == 3
+    assert len(clean(data, undisturbed, method=method).episodes) == 3
     assert out.read_bytes() == undisturbed.read_bytes()
 
 

@@ -57,8 +57,8 @@ def test_values_take_the_type_of_their_field(name: str, value: object, stored: o
         ("weights", 1, "--weights 1 is not text"),
         ("store_size", "40", "--store-size '40' is not a whole number"),
         ("references_per_class", True, "--references-per-class True is not a whole number"),
-        ("method", "knn", "--method 'knn' is not one of selknn, iterknn"),
-        ("method", 1, "--method 1 is not one of selknn, iterknn"),
+        ("method", "knn", "--method 'knn' is not one of crossfit, selknn, iterknn"),
+        ("method", 1, "--method 1 is not one of crossfit, selknn, iterknn"),
         ("schedule", "one_cycle", "--schedule 'one_cycle' is not one of step, one-cycle"),
         ("drops", 60, "--drops 60 is not a list of whole numbers"),
         ("drops", "60", "--drops '60' is not a list of whole numbers"),
@@ -98,7 +98,7 @@ def test_limits_themselves_are_allowed() -> None:
 
 
 def test_unknown_settings_are_named_beside_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no setting epoch, momentum; settings are method, backbone,") as caught:
+    with pytest.raises(UsageError, match="no setting epoch, momentum; settings are method, policy,") as caught:
         make_config({"epoch": 3, "k": 5, "momentum": 0.9})
     assert "references_per_class" in str(caught.value)
 

@@ -11,6 +11,7 @@ EXIT_CODES = {
     "MachineError": 1,
     "UsageError": 2,
     "InputError": 3,
+    "GateError": 4,
     "InterruptedRunError": 130,
 }
 

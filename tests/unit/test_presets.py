@@ -6,22 +6,28 @@ from noisyknn.presets import auto_settings, describe, overridden, preset_setting
 
 
 def auto(
-    *, rows: int = 5000, classes: int = 10, size: int = 32, grey: bool = False, gpu: bool = False
+    *,
+    method: str = "crossfit",
+    rows: int = 5000,
+    classes: int = 10,
+    size: int = 32,
+    grey: bool = False,
+    gpu: bool = False,
 ) -> tuple[Config, str]:
-    settings, reason = preset_settings("auto", rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
+    settings, reason = preset_settings("auto", method=method, rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
     return make_config(settings), reason
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_of_the_paper_does_not_look_at_the_data(name: str) -> None:
-    settings, reason = preset_settings(name, rows=4, classes=2, size=500, grey=True, gpu=True)
+    settings, reason = preset_settings(name, method="crossfit", rows=4, classes=2, size=500, grey=True, gpu=True)
     assert settings == PRESETS[name]
     assert reason == f"preset {name}, as in the paper"
 
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(UsageError, match="--preset 'cifar' is not one of auto, mnist, cifar10, cifar100, clothing1m"):
-        preset_settings("cifar", rows=4, classes=2, size=8, grey=True, gpu=False)
+        preset_settings("cifar", method="selknn", rows=4, classes=2, size=8, grey=True, gpu=False)
 
 
 @pytest.mark.parametrize("rows", [2, 48, 1797, 10_000, 60_000, 10_000_000])
@@ -75,7 +81,10 @@ def test_auto_asks_fewer_neighbours_than_a_class_has_voters(rows: int, classes: 
 
 
 def test_more_rows_never_mean_fewer_neighbours_or_smaller_batches() -> None:
-    configs = [auto_settings(rows=rows, classes=10, size=32, grey=False, gpu=False)[0] for rows in range(20, 9000, 50)]
+    configs = [
+        auto_settings(method="crossfit", rows=rows, classes=10, size=32, grey=False, gpu=False)[0]
+        for rows in range(20, 9000, 50)
+    ]
     for name in ("k", "batch_size"):
         values = [make_config(config).__dict__[name] for config in configs]
         assert values == sorted(values)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Task, Train
+from noisyknn.methods.base import Task, Train, TrainOnTargets
 from noisyknn.neighbors.torch_search import search
 from noisyknn.training.episode import Trained
 
@@ -14,18 +14,24 @@ def noisy_labels(samples: int, classes: int, seed: int = 0) -> Tensor:
     return torch.randint(classes, (samples,), generator=torch.Generator().manual_seed(seed))
 
 
+def trained_of(features: Tensor, cumulative_loss: Tensor) -> Trained:
+    """What a training leaves whose network knows nothing of three classes."""
+    nothing = torch.zeros(len(features), 3, dtype=torch.float16)
+    return Trained(features=features, log_probabilities=nothing, cumulative_loss=cumulative_loss)
+
+
 def draw_trained(labels: Tensor, seed: int) -> Trained:
     """Features around a centre per label, and losses, that depend on the labels and the seed alone."""
     mixed = int((labels * torch.arange(1, len(labels) + 1)).sum()) + 100_003 * seed
     generator = torch.Generator().manual_seed(mixed)
     centres = torch.eye(16)[labels.clamp(0, 15)]
     features = centres + 0.7 * torch.randn(len(labels), 16, generator=generator)
-    return Trained(features=features, cumulative_loss=torch.randn(len(labels), generator=generator))
+    return trained_of(features, torch.randn(len(labels), generator=generator))
 
 
 def fake_train(labels: Tensor, gamma: float, episode: int) -> Trained:
     trained = draw_trained(labels, episode)
-    return Trained(features=trained.features + gamma, cumulative_loss=trained.cumulative_loss)
+    return trained_of(trained.features + gamma, trained.cumulative_loss)
 
 
 def always(trained: Trained) -> Train:
@@ -35,8 +41,27 @@ def always(trained: Trained) -> Train:
     return train
 
 
-def make_task(given: Tensor, config: Config, train: Train = fake_train) -> Task:
-    return Task(given_labels=given, classes=int(given.max()) + 1, config=config, train=train, search=search)
+def no_targets(*_: object, **__: object) -> Trained:
+    raise AssertionError("the paper's methods train on labels")
+
+
+def make_task(
+    given: Tensor, config: Config, train: Train = fake_train, train_on_targets: TrainOnTargets = no_targets
+) -> Task:
+    return Task(
+        given_labels=given,
+        classes=int(given.max()) + 1,
+        config=config,
+        train=train,
+        train_on_targets=train_on_targets,
+        search=search,
+    )
+
+
+def shares_of(evidence: Tensor, k: int) -> Tensor:
+    """Shares of k votes from their smoothed logarithms."""
+    classes = evidence.shape[1]
+    return (evidence.float().exp() * (k + classes / 2) - 0.5) / k
 
 
 def slow_vote(features: Tensor, references: list[int], labels: list[int], sample: int, k: int) -> list[int]:

@@ -8,13 +8,13 @@ from noisyknn.config import Config
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Correction, Episode, Task, gamma_of, iterate, labelled
 from noisyknn.training.episode import Trained
-from tests.unit.methods.helpers import fake_train, make_task, noisy_labels
+from tests.unit.methods.helpers import fake_train, make_task, noisy_labels, trained_of
 
 CONFIG = Config(k=5, episodes=6, reference_start=0.4, reference_step=0.2)
 
 
 def same(one: Episode, other: Episode) -> bool:
-    tensors = ("labels", "confidence", "given_score", "references")
+    tensors = ("labels", "voted", "evidence", "references")
     return (
         (one.index, one.gamma) == (other.index, other.gamma)
         and torch.equal(one.cumulative_loss, other.cumulative_loss)
@@ -39,12 +39,16 @@ def test_each_episode_trains_on_the_labels_that_the_last_one_left() -> None:
 
     def train(labels: Tensor, gamma: float, episode: int) -> Trained:
         calls.append((labels.tolist(), gamma, episode))
-        return Trained(features=torch.zeros(3, 1), cumulative_loss=torch.full((3,), float(episode)))
+        return trained_of(torch.zeros(3, 1), torch.full((3,), float(episode)))
 
     def correct(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:
         assert trained.cumulative_loss.tolist() == [episode] * 3
-        nothing = torch.zeros(len(task.given_labels))
-        return Correction(labels=labels + 10, confidence=nothing, given_score=nothing, references=torch.arange(3))
+        return Correction(
+            labels=labels + 10,
+            voted=labels,
+            evidence=torch.zeros(len(task.given_labels), 3),
+            references=torch.arange(3),
+        )
 
     config = Config(episodes=3, gamma=0.8, gamma_decay=2)
     episodes = list(iterate(make_task(torch.tensor([0, 1, 2]), config, train), correct, None))

@@ -3,15 +3,16 @@ import torch
 from noisyknn.config import Config
 from noisyknn.methods import METHODS
 from noisyknn.methods.iterknn import iterknn, label_correction
-from noisyknn.training.episode import Trained
 from tests.unit.methods.helpers import (
     always,
     draw_trained,
     fake_train,
     make_task,
     noisy_labels,
+    shares_of,
     slow_correction,
     slow_vote,
+    trained_of,
 )
 
 
@@ -24,15 +25,16 @@ def test_every_label_becomes_the_majority_of_all_others() -> None:
     assert expected != labels.tolist()
     assert correction.labels.tolist() == expected
     assert correction.references.tolist() == list(range(60))
-    torch.testing.assert_close(correction.confidence, torch.tensor(confidence))
-    for sample, score in enumerate(correction.given_score.tolist()):
+    shares = shares_of(correction.evidence, 7)
+    torch.testing.assert_close(shares.amax(1), torch.tensor(confidence), atol=2e-3, rtol=0)
+    for sample, share in enumerate(shares.tolist()):
         votes = slow_vote(trained.features, list(range(60)), labels.tolist(), sample, 7)
-        assert round(score * 7) == votes.count(int(given[sample]))
+        assert [round(7 * one) for one in share] == [votes.count(label) for label in range(2)]
 
 
 def test_all_votes_are_on_the_labels_before_the_correction() -> None:
     features = torch.tensor([[0.0], [1.0], [2.1], [3.3], [4.6]])  # each but the last is nearest to the one before it
-    trained = Trained(features=features, cumulative_loss=torch.zeros(5))
+    trained = trained_of(features, torch.zeros(5))
     labels = torch.tensor([1, 0, 1, 0, 1])
     correction = label_correction(make_task(labels, Config(k=1)), labels, trained, 0)
     assert correction.labels.tolist() == [0, 1, 0, 1, 0]
@@ -42,12 +44,12 @@ def test_all_votes_are_on_the_labels_before_the_correction() -> None:
 def test_samples_without_a_label_get_one_and_vote_from_then_on() -> None:
     features = torch.tensor([[0.0], [0.1], [0.3], [9.0], [9.1], [9.3]])
     given = torch.tensor([1, -1, 1, 0, 0, -1])
-    trained = Trained(features=features, cumulative_loss=torch.zeros(6))
+    trained = trained_of(features, torch.zeros(6))
     task = make_task(given, Config(k=1, episodes=2), always(trained))
     first, second = iterknn(task, None)
     assert first.correction.references.tolist() == [0, 2, 3, 4]
     assert first.correction.labels.tolist() == [1, 1, 1, 0, 0, 0]
-    assert first.correction.given_score.tolist() == [1, 0, 1, 1, 1, 0]
+    assert first.correction.evidence.argmax(1).tolist() == [1, 1, 1, 0, 0, 0]
     assert second.correction.references.tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -55,7 +57,7 @@ def test_losses_play_no_part() -> None:
     given = noisy_labels(50, 3)
     task = make_task(given, Config(k=5))
     trained = draw_trained(given, 0)
-    other = Trained(features=trained.features, cumulative_loss=trained.cumulative_loss.flip(0))
+    other = trained_of(trained.features, trained.cumulative_loss.flip(0))
     one, two = (label_correction(task, given, each, 0) for each in (trained, other))
     assert torch.equal(one.labels, two.labels)
 

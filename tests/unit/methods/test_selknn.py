@@ -6,8 +6,16 @@ from noisyknn.errors import UsageError
 from noisyknn.methods import METHODS
 from noisyknn.methods.iterknn import label_correction
 from noisyknn.methods.selknn import select_references, selective_label_correction, selknn
-from noisyknn.training.episode import Trained
-from tests.unit.methods.helpers import always, draw_trained, make_task, noisy_labels, slow_correction, slow_vote
+from tests.unit.methods.helpers import (
+    always,
+    draw_trained,
+    make_task,
+    noisy_labels,
+    shares_of,
+    slow_correction,
+    slow_vote,
+    trained_of,
+)
 
 
 def slow_references(labels: list[int], losses: list[float], count_of: dict[int, int]) -> list[int]:
@@ -78,21 +86,24 @@ def test_references_keep_their_labels_and_all_others_get_their_majority() -> Non
     assert expected != labels.tolist()
     assert correction.references.tolist() == references
     assert correction.labels.tolist() == expected
-    torch.testing.assert_close(correction.confidence, torch.tensor(confidence))
-    for sample, score in enumerate(correction.given_score.tolist()):
+    shares = shares_of(correction.evidence, 7)
+    of_corrected = shares.gather(1, correction.labels[:, None])[:, 0]
+    torch.testing.assert_close(of_corrected, torch.tensor(confidence), atol=2e-3, rtol=0)
+    for sample, share in enumerate(shares.tolist()):
         votes = slow_vote(trained.features, references, labels.tolist(), sample, 7)
-        assert round(score * 7) == votes.count(int(given[sample]))
+        assert [round(7 * one) for one in share] == [votes.count(label) for label in range(2)]
 
 
 def test_a_reference_keeps_even_a_label_that_no_neighbour_has() -> None:
     features = torch.tensor([[0.0], [0.1], [0.2], [0.3], [9.0]])
     labels = torch.tensor([1, 0, 0, 0, 1])
-    trained = Trained(features=features, cumulative_loss=torch.tensor([0.0, 1.0, 2.0, 3.0, 9.0]))
+    trained = trained_of(features, torch.tensor([0.0, 1.0, 2.0, 3.0, 9.0]))
     config = Config(k=1, references_per_class=1)
     correction = selective_label_correction(make_task(labels, config), labels, trained, 0)
     assert correction.references.tolist() == [0, 1]
     assert correction.labels.tolist() == [1, 0, 0, 0, 0]
-    assert correction.confidence.tolist() == [0, 0, 1, 1, 1]
+    assert correction.voted.tolist() == [1, 0, 0, 0, 0]
+    assert correction.evidence.argmax(1).tolist() == [0, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_where_all_are_references_it_is_iterknn(settings: dict[str, float], epis
     trained = draw_trained(labels, 1)
     task = make_task(labels, Config(k=5, **settings))  # type: ignore[arg-type]
     sel, it = (correct(task, labels, trained, episode) for correct in (selective_label_correction, label_correction))
-    for name in ("labels", "confidence", "given_score", "references"):
+    for name in ("labels", "voted", "evidence", "references"):
         assert torch.equal(getattr(sel, name), getattr(it, name))
     assert not torch.equal(sel.labels[labels >= 0], labels[labels >= 0])
 
@@ -127,7 +138,7 @@ def test_below_one_it_is_not_iterknn() -> None:
 
 def test_ten_episodes_follow_the_papers_schedule() -> None:
     given = torch.arange(10).repeat_interleave(100)
-    trained = Trained(features=torch.eye(10)[given], cumulative_loss=torch.arange(1000.0))  # so that all labels stay
+    trained = trained_of(torch.eye(10)[given], torch.arange(1000.0))  # so that all labels stay
     episodes = list(METHODS["selknn"](make_task(given, Config(k=5), always(trained)), None))
     assert [episode.index for episode in episodes] == list(range(10))
     shares = [len(episode.correction.references) / 1000 for episode in episodes]
@@ -140,7 +151,7 @@ def test_ten_episodes_follow_the_papers_schedule() -> None:
 
 def test_a_single_reference_is_refused() -> None:
     labels = torch.zeros(3, dtype=torch.int64)
-    trained = Trained(features=torch.zeros(3, 2), cumulative_loss=torch.arange(3.0))
+    trained = trained_of(torch.zeros(3, 2), torch.arange(3.0))
     task = make_task(labels, Config(k=1, references_per_class=1))
     with pytest.raises(UsageError, match=r"episode 2: .* larger --reference-start"):
         selective_label_correction(task, labels, trained, 1)

@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 
 import pytest
@@ -5,7 +6,8 @@ import torch
 from torch import Tensor
 
 from noisyknn.neighbors import base, torch_search
-from noisyknn.neighbors.vote import Votes, majority, poll
+from noisyknn.neighbors import vote as vote_module
+from noisyknn.neighbors.vote import Votes, majority, poll, soft_votes
 
 
 def slow_majority(voices: list[int], distances: list[float]) -> int:
@@ -57,10 +59,14 @@ def line(places: list[float]) -> Tensor:
     return torch.tensor(places)[:, None]
 
 
-def vote(features: Tensor, references: list[int], labels: list[int], given: list[int], k: int) -> Votes:
-    return poll(
-        features, torch.tensor(references), torch.tensor(labels), torch.tensor(given), k, torch_search.search, classes=3
-    )
+def vote(features: Tensor, references: list[int], labels: list[int], k: int) -> Votes:
+    return poll(features, torch.tensor(references), torch.tensor(labels), k, torch_search.search, classes=3)
+
+
+def counts(votes: Votes, k: int) -> list[list[int]]:
+    """Votes for each class, from the smoothed logarithms of their shares."""
+    found: list[list[int]] = (votes.log_shares.float().exp() * (k + 1.5) - 0.5).round().int().tolist()
+    return found
 
 
 def test_poll_by_hand() -> None:
@@ -68,52 +74,60 @@ def test_poll_by_hand() -> None:
         line([0.0, 1.0, 2.1, 10.0, 11.0, 12.1]),
         references=[0, 1, 2, 3, 4, 5],
         labels=[0, 0, 1, 2, 2, 0],
-        given=[1, 0, -1, 2, 0, 1],
         k=2,
     )
     #                  neighbours' labels: 0 1, 0 1, 0 0, 2 0, 2 0, 2 2
     assert votes.winner.tolist() == [0, 0, 0, 2, 2, 2]  # ties go to the nearer
-    assert votes.winner_share.tolist() == [0.5, 0.5, 1.0, 0.5, 0.5, 1.0]
-    assert votes.current_share.tolist() == [0.5, 0.5, 0.0, 0.5, 0.5, 0.0]
-    assert votes.given_share.tolist() == [0.5, 0.5, 0.0, 0.5, 0.5, 0.0]
+    assert counts(votes, 2) == [[1, 1, 0], [1, 1, 0], [2, 0, 0], [1, 0, 1], [1, 0, 1], [0, 0, 2]]
+    assert votes.log_shares[2].tolist() == pytest.approx([math.log(2.5 / 3.5), *[math.log(0.5 / 3.5)] * 2], rel=1e-3)
 
 
 def test_only_references_vote_and_all_samples_are_voted_on() -> None:
-    votes = vote(
-        line([0.0, 0.1, 0.2, 5.0, 6.0, 7.0]), [3, 4, 5], labels=[1, 1, 1, 0, 2, 2], given=[0, 1, 2, 0, 0, 0], k=2
-    )
+    votes = vote(line([0.0, 0.1, 0.2, 5.0, 6.0, 7.0]), [3, 4, 5], labels=[1, 1, 1, 0, 2, 2], k=2)
     assert votes.winner.tolist() == [0, 0, 0, 2, 0, 2]
-    assert votes.given_share.tolist() == [0.5, 0.0, 0.5, 0.0, 0.5, 0.5]
+    assert counts(votes, 2) == [[1, 0, 1], [1, 0, 1], [1, 0, 1], [0, 0, 2], [1, 0, 1], [1, 0, 1]]
 
 
 def test_shares_count_the_neighbours_there_are() -> None:
-    votes = vote(line([0.0, 1.0, 2.5, 4.5]), [0, 1, 2], labels=[0, 1, 1, 1], given=[1, 1, 1, 1], k=100)
-    assert votes.winner_share.tolist() == [1.0, 0.5, 0.5, 1.0]
+    votes = vote(line([0.0, 1.0, 2.5, 4.5]), [0, 1, 2], labels=[0, 1, 1, 1], k=100)
+    assert counts(votes, 2) == [[0, 2, 0], [1, 1, 0], [1, 1, 0], [0, 2, 0]]
     assert votes.winner.tolist() == [1, 0, 1, 1]
 
 
 def test_samples_without_a_label_are_voted_on_but_never_vote() -> None:
-    votes = vote(line([0.0, 0.1, 0.2, 0.3, 9.0]), [0, 3, 4], labels=[2, -1, -1, 2, 1], given=[2, -1, -1, 2, 1], k=2)
+    votes = vote(line([0.0, 0.1, 0.2, 0.3, 9.0]), [0, 3, 4], labels=[2, -1, -1, 2, 1], k=2)
     assert votes.winner.tolist() == [2, 2, 2, 2, 2]
-    assert votes.current_share.tolist() == [0.5, 0.0, 0.0, 0.5, 0.0]
-    assert votes.given_share.tolist() == [0.5, 0.0, 0.0, 0.5, 0.0]
+    assert counts(votes, 2) == [[0, 1, 1], [0, 0, 2], [0, 0, 2], [0, 1, 1], [0, 0, 2]]
 
 
 def test_tiles_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(57, 3, generator=generator)
-    labels, given = torch.randint(3, (2, 57), generator=generator)
-    whole = poll(features, torch.arange(57), labels, given, 5, torch_search.search, classes=3)
+    labels = torch.randint(3, (57,), generator=generator)
+    whole = poll(features, torch.arange(57), labels, 5, torch_search.search, classes=3)
     monkeypatch.setattr(base, "QUERIES", 10)
-    tiled = poll(features, torch.arange(57), labels, given, 5, torch_search.search, classes=3)
-    for name in ("winner", "winner_share", "current_share", "given_share"):
-        assert torch.equal(getattr(whole, name), getattr(tiled, name))
+    tiled = poll(features, torch.arange(57), labels, 5, torch_search.search, classes=3)
+    assert torch.equal(whole.winner, tiled.winner)
+    assert torch.equal(whole.log_shares, tiled.log_shares)
     for sample in range(57):
         distances = (features - features[sample]).square().sum(1)
         distances[sample] = torch.inf
         near = distances.argsort()[:5]
         assert whole.winner[sample] == slow_majority(labels[near].tolist(), distances[near].sqrt().tolist())
-        shares = [float((labels[near] == of[sample]).float().mean()) for of in (whole.winner, labels, given)]
-        assert shares == [
-            float(share[sample]) for share in (whole.winner_share, whole.current_share, whole.given_share)
-        ]
+        assert counts(whole, 5)[sample] == torch.bincount(labels[near], minlength=3).tolist()
+
+
+def test_uncertain_neighbours_share_their_voices_out() -> None:
+    beliefs = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]).half()
+    rows = torch.tensor([[0, 1], [1, 2], [2, 2]])
+    assert soft_votes(beliefs, rows).tolist() == [[1.5, 0.25, 0.25], [0.5, 0.25, 1.25], [0.0, 0.0, 2.0]]
+
+
+def test_votes_of_the_certain_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels, rows = (torch.randint(high, (40, 6), generator=generator) for high in (4, 40))
+    beliefs = torch.nn.functional.one_hot(labels[:, 0], 4).half()
+    monkeypatch.setattr(vote_module, "TILE_ELEMENTS", 100)
+    voices = labels[:, 0][rows]
+    expected = [[row.count(label) for label in range(4)] for row in voices.tolist()]
+    assert soft_votes(beliefs, rows).int().tolist() == expected

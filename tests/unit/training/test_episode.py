@@ -127,7 +127,7 @@ def make_trainer(
 def fit(trainer: Trainer, labels: Tensor = LABELS, gamma: float = 0.4, episode: int = 0) -> dict[str, Tensor]:
     """Everything that training leaves: weights and running statistics, losses and features."""
     model, cumulative_loss = trainer.fit(labels, gamma, episode)
-    return {**model.state_dict(), "cumulative_loss": cumulative_loss, "features": trainer.features(model)}
+    return {**model.state_dict(), "cumulative_loss": cumulative_loss, "features": trainer.inspect(model)[0]}
 
 
 def identical(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

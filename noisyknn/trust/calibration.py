@@ -1,0 +1,136 @@
+"""Calibrated probabilities of the true class, learnt from noisy labels alone.
+
+Symbols: N samples, C classes, y true class, ỹ given label.
+
+    p(y | x) = softmax(τ · evidence + b),   P(ỹ | x) = Σ_y p(y | x) · P(ỹ | x, y)
+
+The temperature τ, the class offsets b and the noise P(ỹ | x, y) (`noisyknn.trust.noise_model`) are those under which
+the given labels are likeliest, found by expectation maximisation (Dempster et al. 1977) for the transition matrix and
+gradient steps for τ and b: temperature scaling (Guo et al. 2017) seen through label noise, as in the forward
+correction of Patrini et al. (2017). It is as honest as the evidence: that of a sample must not have seen its label.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from noisyknn.trust.noise_model import LEAST, NoiseModel, posterior, reestimated
+
+OFFSET_SPREAD = 0.5
+"""Standard deviation of the Gaussian prior of class offsets, which keeps rare classes from being explained away."""
+ROUNDS = 50
+"""Most steps of expectation maximisation."""
+SETTLED = 3e-4
+"""Change of the transition matrix below which they end."""
+GROWTHS = (0.0, 0.1, 0.2)
+"""Values of the growth of noise with ambiguity that are tried, in ascending order."""
+TOLERANCE = 4e-4
+"""Log-likelihood per label by which a larger growth may be worse than the best and is still taken."""
+FIT_ELEMENTS, GROWTH_ELEMENTS = 1 << 22, 1 << 19
+"""Most rows times classes that parameters, and the growth, are learnt from; beyond it, a sample of the rows does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Turns evidence into probabilities."""
+
+    temperature: float
+    """τ, the factor on the evidence: below 1 where it is over-sure."""
+    offsets: Tensor
+    """b (C,)."""
+    noise: NoiseModel
+
+    def prior(self, evidence: Tensor) -> Tensor:
+        """p(y | x) (N, C) float32, which does not look at the given label, from evidence (N, C)."""
+        return (self.temperature * evidence.float() + self.offsets).softmax(1)
+
+    def posterior(self, evidence: Tensor, given: Tensor) -> Tensor:
+        """P(y | x, ỹ) (N, C) float32 from evidence (N, C) and given labels (N,); p(y | x) where none was given (-1)."""
+        prior = self.prior(evidence)
+        labelled = given >= 0
+        likelihood = torch.ones_like(prior)
+        likelihood[labelled] = self.noise.likelihood(prior[labelled], given[labelled])
+        return posterior(prior, likelihood)
+
+
+def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
+    """Learn from evidence (N, C), log-probabilities in any scale, and given labels (N,), -1 for none.
+
+    The same input gives the same result. One sample must have a label.
+    """
+    rows = _fit_rows(given, evidence.shape[1])
+    evidence, given = evidence[rows].float(), given[rows]
+    found = _alternate(evidence, given)
+    step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
+    return _with_growth(found, evidence[::step], given[::step])
+
+
+def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
+    """The calibration with the largest growth that the labels do not speak against.
+
+    Labels hardly tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People
+    do mislabel the ambiguous, so that is believed until the labels become less likely by more than TOLERANCE.
+    """
+    candidates: list[tuple[float, Calibration]] = []
+    for growth in GROWTHS:
+        noise = NoiseModel(transition=simple.noise.transition, growth=growth)
+        found = simple if growth == 0 else _maximised(candidates[-1][1], noise, evidence, given, steps=20)
+        candidates.append((_negative_log_likelihood(found, evidence, given), found))
+    best = min(loss for loss, _ in candidates)
+    return next(found for loss, found in reversed(candidates) if loss <= best + TOLERANCE)
+
+
+def _fit_rows(given: Tensor, classes: int) -> Tensor:
+    """Labelled rows to learn from, evenly spread over all where these are too many."""
+    rows = torch.nonzero(given >= 0)[:, 0]
+    most = max(FIT_ELEMENTS // classes, 1)
+    return rows[:: math.ceil(len(rows) / most)]
+
+
+def _alternate(evidence: Tensor, given: Tensor) -> Calibration:
+    """Transition matrix, temperature and offsets for noise that is the same on all images."""
+    classes = evidence.shape[1]
+    start = reestimated(torch.nn.functional.one_hot(given, classes) * 0.9 + 0.1 / classes, given)
+    found = Calibration(
+        temperature=1.0,
+        offsets=evidence.new_zeros(classes),
+        noise=NoiseModel(transition=start, growth=0.0),
+    )
+    for _ in range(ROUNDS):
+        before = found.noise.transition
+        transition = reestimated(found.posterior(evidence, given), given)
+        found = _maximised(found, NoiseModel(transition=transition, growth=0.0), evidence, given, steps=4)
+        if (transition - before).abs().max() < SETTLED:
+            break
+    return found
+
+
+def _maximised(start: Calibration, noise: NoiseModel, evidence: Tensor, given: Tensor, steps: int) -> Calibration:
+    """The temperature and the offsets under which the labels are likeliest, given their noise."""
+    scale = torch.tensor(math.log(start.temperature), device=evidence.device).requires_grad_()
+    offsets = start.offsets.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([scale, offsets], max_iter=steps, line_search_fn="strong_wolfe")
+    same_everywhere = noise.likelihood(evidence, given) if noise.growth == 0 else None  # then it ignores the prior
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        prior = (scale.exp() * evidence + offsets).softmax(1)
+        likelihood = noise.likelihood(prior, given) if same_everywhere is None else same_everywhere
+        value = _loss(prior, likelihood) + offsets.square().sum() / (2 * OFFSET_SPREAD**2 * len(given))
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return Calibration(temperature=float(scale.detach().exp()), offsets=offsets.detach(), noise=noise)
+
+
+def _negative_log_likelihood(calibration: Calibration, evidence: Tensor, given: Tensor) -> float:
+    prior = calibration.prior(evidence)
+    return float(_loss(prior, calibration.noise.likelihood(prior, given)))
+
+
+def _loss(prior: Tensor, likelihood: Tensor) -> Tensor:
+    """Mean of -log P(ỹ | x), from p(y | x) and P(ỹ | x, y), both (N, C)."""
+    return -(prior * likelihood).sum(1).clamp_min(LEAST).log().mean()

@@ -1,0 +1,43 @@
+"""What becomes of each label, given how likely each class is. Symbols: N samples, C classes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Policy = Literal["careful", "paper"]
+LIKELY = 0.5
+"""Probability below which a label is more likely wrong than right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Labels and what they are worth."""
+
+    labels: Tensor
+    """(N,) corrected labels, class indices."""
+    confidence: Tensor
+    """(N,) float32: probability that the corrected label is right."""
+    label_score: Tensor
+    """(N,) float32: probability that the given label is right; 0 where none was given."""
+
+
+def decide(posterior: Tensor, given: Tensor, voted: Tensor, policy: Policy, min_confidence: float) -> Verdict:
+    """Decide on every label from P(y | x, ỹ) (N, C), the given labels (N,), -1 for none, and the method's own (N,).
+
+    ``careful`` replaces a label by the likeliest class if that has a probability of `min_confidence` or more, and keeps
+    it otherwise; ``paper`` applies what the method voted, as Algorithm 3 does. Samples without a label get one anyway.
+    """
+    top, likeliest = posterior.max(1)
+    careful = torch.where((top >= min_confidence) | (given < 0), likeliest, given)
+    labels = voted if policy == "paper" else careful
+    return Verdict(
+        labels=labels,
+        confidence=_probability(posterior, labels),
+        label_score=torch.where(given >= 0, _probability(posterior, given.clamp_min(0)), 0.0),
+    )
+
+
+def _probability(posterior: Tensor, labels: Tensor) -> Tensor:
+    return posterior.gather(1, labels[:, None])[:, 0]

@@ -1,0 +1,80 @@
+"""How noisy labels came to be: which true class became which given label, and how often.
+
+Symbols: N samples, C classes, y true class, ỹ given label, T transition matrix (rows: true class, columns: given).
+
+A class matrix alone, P(ỹ | y) = T[y, ỹ], describes noise that does not look at the image. People err where images are
+hard to tell apart, so that the rate grows with the ambiguity of the image, and they confuse what looks alike:
+
+    rate(x, y) = sigmoid(logit(1 - T[y, y]) + s · max(u(x) - CLEAR, 0)),   u(x) = log-odds against the likeliest class
+    P(ỹ | x, y) = 1 - rate(x, y) for ỹ = y, else rate(x, y) · T[y, ỹ] · p(ỹ | x)^s, normalised over all ỹ ≠ y
+
+The one number s, 0 for noise that is the same everywhere, is the `growth` of the model.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CLEAR = -4.0
+"""Log-odds against the likeliest class below which an image counts as clear: that class has 98 % and more."""
+LEAST = 1e-9
+"""What probabilities are kept above, so that logarithms and quotients stay finite."""
+STRENGTH = 20.0
+"""Rows of a class that the average noise of all classes counts for in the estimate of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseModel:
+    """Noise of labels over C classes."""
+
+    transition: Tensor
+    """T (C, C): probability of each given label for each true class, on clear images."""
+    growth: float
+    """s from 0: how much more often, and how much more alike, ambiguous images are mislabelled."""
+
+    def likelihood(self, prior: Tensor, given: Tensor) -> Tensor:
+        """P(ỹ | x, y) for every true class y (N, C) of samples with p(y | x) = `prior` (N, C), labels `given` (N,)."""
+        if self.growth == 0:
+            return self.transition.T[given]
+        flips = self.transition.clone().fill_diagonal_(0).clamp_min(LEAST).fill_diagonal_(0)
+        rate = self.rate(prior)
+        alike = prior.clamp_min(LEAST) ** self.growth
+        flip = flips[:, given].T * alike.gather(1, given[:, None]) / (alike @ flips.T)
+        is_given = torch.nn.functional.one_hot(given, len(flips)).bool()
+        return torch.where(is_given, 1 - rate, rate * flip)
+
+    def rate(self, prior: Tensor) -> Tensor:
+        """Probability (N, C) that the label of each sample is wrong if it is of each true class."""
+        top = prior.amax(1).clamp(1e-6, 1 - 1e-6)
+        ambiguity = (((1 - top) / top).log() - CLEAR).clamp_min(0)
+        base = (1 - self.transition.diagonal()).clamp(LEAST, 1 - 1e-6).logit()
+        return torch.sigmoid(base + self.growth * ambiguity[:, None])
+
+
+def posterior(prior: Tensor, likelihood: Tensor) -> Tensor:
+    """P(y | x, ỹ) (N, C), by Bayes' rule from p(y | x) and P(ỹ | x, y), both (N, C)."""
+    joint = (prior * likelihood).clamp_min(LEAST**2)
+    return joint / joint.sum(1, keepdim=True)
+
+
+def expected_counts(posterior: Tensor, given: Tensor) -> Tensor:
+    """How many samples of each true class (first) and given label to expect (C, C), from P(y | x, ỹ) (N, C)."""
+    classes = posterior.shape[1]
+    return posterior.new_zeros(classes, classes).index_add_(1, given, posterior.T)
+
+
+def reestimated(posterior: Tensor, given: Tensor) -> Tensor:
+    """The transition matrix (C, C) that labels `given` (N,) with P(y | x, ỹ) (N, C) speak for (the M step of EM).
+
+    A class of few rows leans on the noise of all: a Dirichlet prior that counts for STRENGTH rows, in which labels are
+    wrong as often as on average and flip to the other classes in proportion to their rows.
+    """
+    classes = posterior.shape[1]
+    counts = expected_counts(posterior, given)
+    rows = torch.bincount(given, minlength=classes) + 1.0
+    wrong = 1 - counts.diagonal().sum() / counts.sum()
+    others = rows.expand(classes, classes).clone().fill_diagonal_(0)
+    others = others / others.sum(1, keepdim=True)
+    counts = counts + STRENGTH * (wrong * others + (1 - wrong) * torch.eye(classes, device=counts.device))
+    return counts / counts.sum(1, keepdim=True)

@@ -1,0 +1,156 @@
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisyknn.config import Config
+from noisyknn.methods import METHODS
+from noisyknn.methods.base import Episode, Task
+from noisyknn.methods.crossfit import crossfit, deal
+from noisyknn.training.episode import Trained
+from noisyknn.trust.calibration import calibrate
+from tests.unit.methods.helpers import make_task
+
+CONFIG = Config(method="crossfit", k=5, episodes=4, folds=2)
+TRUTH = torch.arange(120) % 3
+
+
+class Network:
+    """A stand-in for training that knows the truth a little, and the targets of what it has learnt by heart."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, Tensor, int, bool]] = []
+
+    def __call__(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
+        self.calls.append((rows, targets(torch.arange(len(TRUTH))), episode, robust))
+        generator = torch.Generator().manual_seed(episode)
+        features = 2 * torch.eye(3)[TRUTH] + 0.5 * torch.randn(len(TRUTH), 3, generator=generator)
+        logits = 4 * features
+        logits[rows] = 50 * targets(rows).float()
+        loss = torch.full((len(TRUTH),), float(episode + 1))
+        return Trained(features=features, log_probabilities=logits.log_softmax(1).half(), cumulative_loss=loss)
+
+
+def given_labels() -> Tensor:
+    given = TRUTH.clone()
+    given[::5] = (given[::5] + 1) % 3
+    return given
+
+
+def task_of(given: Tensor, network: Network, config: Config = CONFIG) -> Task:
+    return make_task(given, config, train_on_targets=network)
+
+
+def same(one: Episode, other: Episode) -> bool:
+    tensors = ("labels", "voted", "evidence", "references")
+    return (
+        one.index == other.index
+        and torch.equal(one.cumulative_loss, other.cumulative_loss)
+        and all(torch.equal(getattr(one.correction, name), getattr(other.correction, name)) for name in tensors)
+    )
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_every_class_is_spread_over_the_folds(folds: int) -> None:
+    given = torch.tensor([0] * 50 + [1] * 7 + [2] * 2 + [-1] * 5)
+    dealt = deal(given, folds, seed=3)
+    for label in (-1, 0, 1, 2):
+        sizes = Counter(dealt[given == label].tolist())
+        assert max(sizes.values()) - min(sizes.get(fold, 0) for fold in range(folds)) <= 1
+    assert torch.equal(dealt, deal(given, folds, seed=3))
+    assert not torch.equal(dealt, deal(given, folds, seed=4))
+
+
+def test_no_network_of_the_first_round_learns_a_sample_that_it_judges() -> None:
+    given, network = given_labels(), Network()
+    folds = deal(given, 2, CONFIG.seed)
+    first, second, *_ = crossfit(task_of(given, network), None)
+    rows, targets, *_ = network.calls[0]
+    assert rows.tolist() == torch.nonzero(folds == 1)[:, 0].tolist()
+    assert torch.equal(targets[rows].argmax(1), given[rows])
+    assert (first.correction.evidence[folds == 1] == 0).all()  # not judged yet
+    assert (first.correction.evidence[folds == 0] != 0).any(1).all()
+    assert network.calls[1][0].tolist() == torch.nonzero(folds == 0)[:, 0].tolist()
+    assert torch.equal(second.correction.evidence[folds == 0], first.correction.evidence[folds == 0])
+
+
+def test_later_networks_learn_from_all_images_but_not_the_labels_of_their_fold() -> None:
+    given, network = given_labels(), Network()
+    folds = deal(given, 2, CONFIG.seed)
+    episodes = list(crossfit(task_of(given, network), None))
+    for index in (2, 3):
+        rows, targets, *_ = network.calls[index]
+        assert rows.tolist() == list(range(120))
+        before = episodes[index - 1].correction.evidence
+        calibration = calibrate(before, given)
+        own = folds == index % 2
+        torch.testing.assert_close(targets[own], calibration.prior(before)[own].half())
+        torch.testing.assert_close(targets[~own], calibration.posterior(before, given)[~own].half())
+    assert [robust for *_, robust in network.calls] == [True, False, False, False]
+
+
+def test_wrong_labels_are_found() -> None:
+    given = given_labels()
+    *_, last = crossfit(task_of(given, Network()), None)
+    assert (given == TRUTH).float().mean() == pytest.approx(0.8)
+    assert (last.correction.labels == TRUTH).float().mean() > 0.97
+    assert (last.correction.voted == TRUTH).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_resumed_run_yields_what_an_undisturbed_one_does(done: int) -> None:
+    given = given_labels()
+    whole = list(crossfit(task_of(given, Network()), None))
+    resumed = list(crossfit(task_of(given, Network()), whole[done - 1]))
+    assert len(resumed) == 4 - done
+    assert all(map(same, whole[done:], resumed))
+
+
+def test_no_tensor_of_an_episode_is_changed_by_the_next() -> None:
+    kept = []
+    for episode in crossfit(task_of(given_labels(), Network()), None):
+        tensors = [episode.cumulative_loss, *vars(episode.correction).values()]
+        kept += [(tensor, tensor.clone()) for tensor in tensors]
+    assert len(kept) == 20
+    assert all(torch.equal(tensor, copy) for tensor, copy in kept)
+
+
+def test_samples_without_a_label_are_never_learnt_from_before_they_are_judged() -> None:
+    given, network = given_labels(), Network()
+    given[3::10] = -1
+    unlabelled = set(torch.nonzero(given < 0)[:, 0].tolist())
+    first, _, third, last = crossfit(task_of(given, network), None)
+    assert not unlabelled & {*network.calls[0][0].tolist(), *network.calls[1][0].tolist()}
+    assert unlabelled <= {*network.calls[2][0].tolist()}
+    assert not unlabelled & {*first.correction.references.tolist()}
+    assert unlabelled & {*third.correction.references.tolist()}
+    folds = deal(given, 2, CONFIG.seed)
+    assert (first.correction.labels[(given < 0) & (folds == 1)] == -1).all()
+    assert (last.correction.labels[given < 0] == TRUTH[given < 0]).float().mean() > 0.9
+
+
+def test_the_loss_of_a_sample_is_that_of_the_last_network_that_learnt_it() -> None:
+    given = given_labels()
+    folds = deal(given, 2, CONFIG.seed)
+    first, second, third, _ = crossfit(task_of(given, Network()), None)
+    assert first.cumulative_loss[folds == 1].eq(1).all()
+    assert first.cumulative_loss[folds == 0].eq(0).all()
+    assert second.cumulative_loss[folds == 0].eq(2).all()
+    assert third.cumulative_loss.eq(3).all()
+
+
+@pytest.mark.parametrize("folds", [2, 3, 4])
+def test_folds_take_turns(folds: int) -> None:
+    config = replace(CONFIG, folds=folds, episodes=folds + 1)
+    given, network = given_labels(), Network()
+    dealt = deal(given, folds, config.seed)
+    list(crossfit(task_of(given, network, config), None))
+    for index, (rows, *_) in enumerate(network.calls[:folds]):
+        assert set(dealt[rows].tolist()) == {*range(folds)} - {index}
+
+
+def test_it_is_a_registered_method() -> None:
+    assert METHODS["crossfit"] is crossfit

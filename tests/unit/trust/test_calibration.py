@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from noisyknn import metrics
+from noisyknn.trust import calibration as calibration_module
+from noisyknn.trust.calibration import Calibration, calibrate
+from tests.unit.trust.made_labels import Made, make, symmetric
+
+
+def error(probabilities: Tensor, truth: Tensor) -> float:
+    """Expected calibration error of the likeliest class."""
+    confidence, label = probabilities.max(1)
+    found = metrics.calibration(confidence.double().numpy(), (label == truth).numpy())
+    assert found is not None
+    return found.error
+
+
+def noise_rate(found: Calibration, evidence: Tensor, given: Tensor) -> float:
+    return 1 - float(found.posterior(evidence, given).gather(1, given[:, None]).mean())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.4])
+@pytest.mark.parametrize("sureness", [0.4, 1.0, 3.0])
+def test_over_sure_evidence_becomes_probabilities_of_the_truth(rate: float, sureness: float) -> None:
+    made = make(8000, 5, symmetric(5, rate))
+    found = calibrate(sureness * made.logs, made.given)
+    assert found.temperature == pytest.approx(1 / sureness, rel=0.15)
+    assert noise_rate(found, sureness * made.logs, made.given) == pytest.approx(rate, abs=0.02)
+    assert error(found.prior(sureness * made.logs), made.truth) < 0.02
+    assert error(found.posterior(sureness * made.logs, made.given), made.truth) < 0.02
+
+
+def test_the_matrix_of_flips_is_found() -> None:
+    transition = torch.eye(4)
+    transition[1] = torch.tensor([0.3, 0.7, 0.0, 0.0])
+    transition[2] = torch.tensor([0.0, 0.0, 0.8, 0.2])
+    made = make(12_000, 4, transition)
+    found = calibrate(made.logs, made.given).noise.transition
+    torch.testing.assert_close(found, transition, atol=0.04, rtol=0)
+
+
+def test_noise_that_is_the_same_everywhere_does_not_grow() -> None:
+    made = make(8000, 5, symmetric(5, 0.4))
+    assert calibrate(made.logs, made.given).noise.growth == 0
+
+
+def test_the_posterior_beats_both_the_evidence_and_the_label() -> None:
+    made = make(5000, 5, symmetric(5, 0.3), spread=2.0)
+    found = calibrate(made.logs, made.given)
+    right = [
+        float((labels == made.truth).float().mean())
+        for labels in (made.given, made.logs.argmax(1), found.posterior(made.logs, made.given).argmax(1))
+    ]
+    assert right[2] > max(right[:2]) + 0.03
+
+
+def test_samples_without_a_label_are_judged_by_the_evidence_alone() -> None:
+    made = make(500, 3, symmetric(3, 0.2))
+    given = made.given.clone()
+    given[::2] = -1
+    found = calibrate(made.logs, given)
+    torch.testing.assert_close(found.posterior(made.logs, given)[::2], found.prior(made.logs)[::2])
+    assert found.temperature == calibrate(made.logs[1::2], given[1::2]).temperature
+
+
+@pytest.mark.parametrize("rare", [5, 20])
+def test_a_rare_class_is_not_swallowed(rare: int) -> None:
+    """100 : 1 and rarer, with evidence that is as unsure of the rare class as networks are."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.tensor([0] * 2000 + [1] * 2000 + [2] * rare)
+    logits = torch.randn(len(truth), 3, generator=generator)
+    logits[torch.arange(len(truth)), truth] += 3
+    logits[:, 2] -= 2
+    found = calibrate(logits.log_softmax(1), truth)
+    beliefs = found.posterior(logits.log_softmax(1), truth)
+    assert (beliefs[-rare:].argmax(1) == 2).float().mean() >= 0.8
+    assert (beliefs[:-rare].argmax(1) == truth[:-rare]).float().mean() > 0.99
+
+
+def small(samples: int, classes: int) -> Made:
+    return make(samples, classes, symmetric(classes, 0.1))
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(2, 2), (4, 3), (50, 2), (60, 40), (1200, 1000)])
+def test_any_number_of_rows_and_classes_gives_distributions(samples: int, classes: int) -> None:
+    made = small(samples, classes)
+    for evidence in (made.logs.half(), torch.zeros_like(made.logs), 1000 * made.logs)[: 1 if classes == 1000 else 3]:
+        beliefs = calibrate(evidence, made.given).posterior(evidence, made.given)
+        assert beliefs.isfinite().all()
+        torch.testing.assert_close(beliefs.sum(1), torch.ones(samples))
+
+
+def test_evidence_that_is_certain_and_wrong_leaves_numbers() -> None:
+    given = torch.tensor([0, 1]).repeat(20)
+    evidence = torch.full((40, 2), -50.0)
+    evidence[torch.arange(40), 1 - given] = 0
+    assert calibrate(evidence, given).posterior(evidence, given).isfinite().all()
+
+
+def test_the_same_input_gives_the_same_bits() -> None:
+    made = small(700, 4)
+    one, two = (calibrate(made.logs, made.given).posterior(made.logs, made.given) for _ in range(2))
+    assert np.array_equal(one.numpy(), two.numpy())
+
+
+def test_beyond_a_limit_a_sample_of_the_rows_is_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(6000, 4, symmetric(4, 0.3))
+    whole = calibrate(made.logs, made.given)
+    monkeypatch.setattr(calibration_module, "FIT_ELEMENTS", 4 * 3000)
+    half = calibrate(made.logs, made.given)
+    assert half.temperature != whole.temperature
+    assert half.temperature == pytest.approx(whole.temperature, rel=0.1)
+    torch.testing.assert_close(half.noise.transition, whole.noise.transition, atol=0.05, rtol=0)
