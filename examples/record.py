@@ -36,9 +36,9 @@ def main() -> None:
         "status": figures["status"],
         "truth": figures.get("truth"),
         "config": figures["config"],
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "commit": output("git", "rev-parse", "HEAD"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
     target = Path(__file__).parent / "results" / f"{name}.json"
@@ -47,7 +47,8 @@ def main() -> None:
     print(target.read_text())
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """The machine, in words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {os.cpu_count()} cores"
     info = Path("/proc/cpuinfo").read_text().splitlines()
@@ -55,7 +56,8 @@ def _hardware() -> str:
     return f"{model}, {os.cpu_count()} cores, no GPU"
 
 
-def _output(*command: str) -> str:
+def output(*command: str) -> str:
+    """What a command prints, run beside this file."""
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
 
 

@@ -32,6 +32,7 @@ from noisyknn.training.episode import Trainer
 from noisyknn.trust.calibration import calibrate
 from noisyknn.trust.decide import decide
 from noisyknn.trust.noise_model import expected_counts
+from noisyknn.trust.outliers import foreign
 
 
 def clean(
@@ -245,7 +246,8 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
     given, config, correction = trainer.given_labels, trainer.config, last.correction
     calibration = calibrate(correction.evidence, given)
     posterior = calibration.posterior(correction.evidence, given)
-    verdict = decide(posterior, given, correction.voted, config.policy, config.min_confidence)
+    known = posterior * (1 - foreign(correction.distances))[:, None]  # what is missing to 1: none of the classes
+    verdict = decide(known, given, correction.voted, config.policy, config.min_confidence)
     labelled = given >= 0
 
     def over_all(values: Tensor, nothing: float) -> Any:

@@ -26,6 +26,8 @@ class Correction:
     evidence: Tensor
     """(N, C) float16: how likely each class is by what was learnt of the sample, as log-probabilities that have yet to
     be calibrated (`noisyknn.trust`)."""
+    distances: Tensor
+    """(N,) mean distance to the neighbours, large where a sample is like nothing that was learnt; 0 where unknown."""
     references: Tensor
     """(R,) rows that voted."""
 

@@ -21,9 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyknn.methods.base import Correction, Episode, Task
-from noisyknn.neighbors.base import nearest
-from noisyknn.neighbors.vote import log_shares, soft_votes
-from noisyknn.training.episode import Trained
+from noisyknn.neighbors.vote import poll_uncertain
 from noisyknn.trust.calibration import calibrate
 
 VOTE_WEIGHT = 0.3
@@ -37,9 +35,10 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     start = 0 if last is None else last.index + 1
     evidence = given.new_zeros(len(given), task.classes, dtype=torch.float16)
     voted = torch.full_like(given, -1)
-    cumulative_loss = torch.zeros(len(given), device=given.device)
+    distances, cumulative_loss = torch.zeros(2, len(given), device=given.device)
     if last is not None:
-        evidence, voted, cumulative_loss = last.correction.evidence, last.correction.voted, last.cumulative_loss
+        evidence, voted, distances = last.correction.evidence, last.correction.voted, last.correction.distances
+        cumulative_loss = last.cumulative_loss
     blind, beliefs = _beliefs(evidence, given, folds < start)
     for index in range(start, config.episodes):
         in_fold = folds == index % config.folds
@@ -47,10 +46,11 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         rows, judged, references = (torch.nonzero(mask)[:, 0] for mask in (learnt, in_fold, learnt & ~in_fold))
         targets = torch.where(in_fold[:, None], blind, beliefs)
         trained = task.train_on_targets(rows, targets.__getitem__, index, robust=index == 0)
-        votes = _votes(task, trained, judged, references, beliefs)
-        voted = voted.index_copy(0, judged, votes.argmax(1))
+        votes = poll_uncertain(trained.features, references, beliefs, config.k, task.search, judged)
+        voted = voted.index_copy(0, judged, votes.winner)
+        distances = distances.index_copy(0, judged, votes.distances)
         own = trained.log_probabilities[judged].float()
-        mixed = own.lerp(votes.float(), VOTE_WEIGHT).log_softmax(1)
+        mixed = own.lerp(votes.log_shares.float(), VOTE_WEIGHT).log_softmax(1)
         evidence = evidence.index_copy(0, judged, mixed.half())
         cumulative_loss = cumulative_loss.index_copy(0, rows, trained.cumulative_loss[rows])
         blind, beliefs = _beliefs(evidence, given, folds <= index)
@@ -59,7 +59,9 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
             index=index,
             gamma=0.0,
             cumulative_loss=cumulative_loss,
-            correction=Correction(labels=labels, voted=voted, evidence=evidence, references=references),
+            correction=Correction(
+                labels=labels, voted=voted, evidence=evidence, distances=distances, references=references
+            ),
         )
 
 
@@ -68,12 +70,6 @@ def deal(given: Tensor, folds: int, seed: int) -> Tensor:
     order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed)).to(given.device)
     by_class = order[given[order].argsort(stable=True)]
     return torch.empty_like(given).index_copy(0, by_class, torch.arange(len(given), device=given.device) % folds)
-
-
-def _votes(task: Task, trained: Trained, judged: Tensor, references: Tensor, beliefs: Tensor) -> Tensor:
-    """How the nearest references (R,) of the samples `judged` (J,) vote: log-shares (J, C)."""
-    tiles = nearest(trained.features, references, task.config.k, task.search, judged)
-    return torch.cat([log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1]) for near in tiles])
 
 
 def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:

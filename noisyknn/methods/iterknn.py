@@ -22,4 +22,10 @@ def label_correction(task: Task, labels: Tensor, trained: Trained, episode: int)
     """Algorithm 2: each label of (N,) becomes the majority among its k nearest neighbours' current labels."""
     references = labelled(labels)
     votes = poll(trained.features, references, labels, task.config.k, task.search, task.classes)  # lines 3 to 7
-    return Correction(labels=votes.winner, voted=votes.winner.clone(), evidence=votes.log_shares, references=references)
+    return Correction(
+        labels=votes.winner,
+        voted=votes.winner.clone(),
+        evidence=votes.log_shares,
+        distances=votes.distances,
+        references=references,
+    )

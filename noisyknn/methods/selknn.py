@@ -42,7 +42,13 @@ def selective_label_correction(task: Task, labels: Tensor, trained: Trained, epi
     votes = poll(trained.features, references, labels, config.k, task.search, task.classes)
     corrected = votes.winner  # lines 9 to 13
     corrected[references] = labels[references]  # line 8
-    return Correction(labels=corrected, voted=corrected.clone(), evidence=votes.log_shares, references=references)
+    return Correction(
+        labels=corrected,
+        voted=corrected.clone(),
+        evidence=votes.log_shares,
+        distances=votes.distances,
+        references=references,
+    )
 
 
 def select_references(labels: Tensor, cumulative_loss: Tensor, share: float, per_class: int | None) -> Tensor:

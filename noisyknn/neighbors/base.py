@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from noisyknn.errors import UsageError
 from noisyknn.neighbors import faiss_search, torch_search
@@ -85,6 +86,17 @@ def nearest(
         squared[rows == tile[:, None]] = torch.inf
         order = squared.argsort(dim=1, stable=True)[:, :k]
         yield Neighbors(samples=tile, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
+
+
+def angular_distances(features: Tensor, near: Neighbors) -> Tensor:
+    """Mean L2 distance (Q,), from 0 to 2, of each sample of a tile to its neighbours once all features have norm 1."""
+    tile_rows = max(1, TILE_ELEMENTS // (near.rows.shape[1] * features.shape[1]))
+    tiles = zip(torch.split(near.samples, tile_rows), torch.split(near.rows, tile_rows), strict=True)
+    means = []
+    for samples, rows in tiles:
+        own, theirs = (normalize(features[which].float(), dim=-1) for which in (samples, rows))
+        means.append((theirs - own[:, None]).norm(dim=2).mean(1))
+    return torch.cat(means)
 
 
 def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tensor:

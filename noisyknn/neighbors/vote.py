@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisyknn.neighbors.base import TILE_ELEMENTS, Search, nearest
+from noisyknn.neighbors.base import TILE_ELEMENTS, Search, angular_distances, nearest
 
 PSEUDO_VOTE = 0.5
 """Votes that every class has from the start (Jeffreys' prior), so that none is impossible."""
@@ -19,6 +19,8 @@ class Votes:
     """(N,) class that most neighbours have, int64."""
     log_shares: Tensor
     """(N, C) log of each class's share of the votes, float16; see `log_shares`."""
+    distances: Tensor
+    """(N,) mean distance of the neighbours; see `angular_distances`."""
 
 
 def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: Search, classes: int) -> Votes:
@@ -26,13 +28,14 @@ def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: S
 
     `features` (N, D); `labels` (N,) class indices, of which those of the references are not -1.
     """
-    winners, shares = [], []
+    winners, shares, distances = [], [], []
     for near in nearest(features, references, k, search):
         voices = labels[near.rows]  # (Q, k)
         counts = _count(voices, classes)
         winners.append(majority(voices, near.distances, classes))
         shares.append(log_shares(counts.float(), voices.shape[1]))
-    return Votes(winner=torch.cat(winners), log_shares=torch.cat(shares))
+        distances.append(angular_distances(features, near))
+    return Votes(winner=torch.cat(winners), log_shares=torch.cat(shares), distances=torch.cat(distances))
 
 
 def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
@@ -45,6 +48,21 @@ def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
     sums.scatter_add_(1, voices, distances.double())
     sums[counts < counts.amax(1, keepdim=True)] = torch.inf
     return sums.argmin(1)
+
+
+def poll_uncertain(
+    features: Tensor, references: Tensor, beliefs: Tensor, k: int, search: Search, samples: Tensor
+) -> Votes:
+    """Let the k nearest references (R,) of `samples` (S,) vote, each with its probabilities of the classes.
+
+    `features` (N, D); `beliefs` (N, C). The votes are of the S samples, in their order.
+    """
+    shares, distances = [], []
+    for near in nearest(features, references, k, search, samples):
+        shares.append(log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1]))
+        distances.append(angular_distances(features, near))
+    log_share = torch.cat(shares)
+    return Votes(winner=log_share.argmax(1), log_shares=log_share, distances=torch.cat(distances))
 
 
 def soft_votes(beliefs: Tensor, rows: Tensor) -> Tensor:

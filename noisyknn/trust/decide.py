@@ -24,7 +24,9 @@ class Verdict:
 
 
 def decide(posterior: Tensor, given: Tensor, voted: Tensor, policy: Policy, min_confidence: float) -> Verdict:
-    """Decide on every label from P(y | x, ỹ) (N, C), the given labels (N,), -1 for none, and the method's own (N,).
+    """Decide on every label from P(y | x, ỹ) (N, C), given labels (N,), -1 for none, and the method's own (N,).
+
+    The probabilities of a sample may sum to less than 1: the rest is that it belongs to none of the classes.
 
     ``careful`` replaces a label by the likeliest class if that has a probability of `min_confidence` or more, and keeps
     it otherwise; ``paper`` applies what the method voted, as Algorithm 3 does. Samples without a label get one anyway.

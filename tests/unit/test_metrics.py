@@ -116,3 +116,39 @@ def test_evaluate_without_flags_and_scores() -> None:
 def test_evaluate_needs_a_truth() -> None:
     with pytest.raises(ValueError, match="no row"):
         metrics.evaluate(np.array([-1]), np.array([0]), np.array([0]))
+
+
+def test_calibration_against_a_slow_loop() -> None:
+    generator = np.random.default_rng(0)
+    confidence, right = generator.random(500), generator.random(500) < 0.6
+    confidence[:3] = (0, 1 / 15, 1)  # the borders belong to the bin below, but 0 to the first
+    found = metrics.calibration(confidence, right)
+    assert found is not None
+    error = 0.0
+    for low in range(15):
+        rows = [i for i, c in enumerate(confidence) if low / 15 < c <= (low + 1) / 15 or (c == 0 and low == 0)]
+        gap = abs(sum(confidence[i] for i in rows) - sum(bool(right[i]) for i in rows))
+        error += gap / 500
+        (own,) = [one for one in found.table if one.low == pytest.approx(low / 15)]
+        assert own.rows == len(rows)
+    assert found.error == pytest.approx(error)
+
+
+def test_calibration_of_perfect_and_of_hopeless_confidence() -> None:
+    right = np.array([True, True, False, False])
+    perfect, hopeless = (metrics.calibration(confidence.astype(float), right) for confidence in (right, ~right))
+    assert perfect is not None
+    assert hopeless is not None
+    assert (perfect.error, hopeless.error) == (0, 1)
+
+
+def test_rows_without_a_confidence_do_not_count() -> None:
+    found = metrics.calibration(np.array([np.nan, 1.0, 1.0]), np.array([False, True, False]))
+    assert found is not None
+    assert [(one.rows, one.accuracy) for one in found.table] == [(2, 0.5)]
+    assert metrics.calibration(np.array([np.nan]), np.array([True])) is None
+
+
+def test_a_rule_is_judged_on_rows_whose_truth_is_known() -> None:
+    found = metrics.rule_metrics("rule", np.array([0, 1, -1, 2]), np.array([0, 0, 0, 2]), np.array([0, 1, 1, 1]))
+    assert (found.recovery, found.broken, found.fixed) == (2 / 3, 1 / 3, 1 / 3)

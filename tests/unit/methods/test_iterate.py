@@ -47,6 +47,7 @@ def test_each_episode_trains_on_the_labels_that_the_last_one_left() -> None:
             labels=labels + 10,
             voted=labels,
             evidence=torch.zeros(len(task.given_labels), 3),
+            distances=torch.zeros(len(task.given_labels)),
             references=torch.arange(3),
         )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyknn.models.losses import LossFn, cross_entropy, mixed_loss, symmetric_cross_entropy
+from noisyknn.models.losses import LossFn, cross_entropy, expected_loss, mixed_loss, symmetric_cross_entropy
 
 LOG_ZERO = math.log(1e-4)
 
@@ -98,3 +98,21 @@ def test_mixed_loss_computes_one_softmax(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(F, "log_softmax", counted)
     mixed_loss(logits, labels, given, 0.5, cross_entropy)
     assert calls == [1]
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, partial(symmetric_cross_entropy, alpha=0.3, beta=0.7, log_zero=-4)])
+def test_the_expected_loss_is_the_mean_of_all_labels_by_their_probability(loss: LossFn) -> None:
+    logits, labels, _ = _draw()
+    targets = torch.rand(7, 5, generator=torch.Generator().manual_seed(1))
+    targets /= targets.sum(1, keepdim=True)
+    by_hand = sum(targets[:, c] * loss(logits, torch.full((7,), c)) for c in range(5))
+    torch.testing.assert_close(expected_loss(logits, targets, loss), by_hand)
+    certain = F.one_hot(labels, 5).float()
+    torch.testing.assert_close(expected_loss(logits, certain, loss), loss(logits, labels))
+
+
+def test_the_expected_cross_entropy_is_that_with_soft_labels() -> None:
+    logits, *_ = _draw()
+    targets = torch.rand(7, 5, generator=torch.Generator().manual_seed(1)).softmax(1)
+    expected = F.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(expected_loss(logits, targets, cross_entropy), expected)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from noisyknn.neighbors import base, torch_search
 from noisyknn.neighbors import vote as vote_module
-from noisyknn.neighbors.vote import Votes, majority, poll, soft_votes
+from noisyknn.neighbors.vote import Votes, majority, poll, poll_uncertain, soft_votes
 
 
 def slow_majority(voices: list[int], distances: list[float]) -> int:
@@ -115,6 +115,22 @@ def test_tiles_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
         near = distances.argsort()[:5]
         assert whole.winner[sample] == slow_majority(labels[near].tolist(), distances[near].sqrt().tolist())
         assert counts(whole, 5)[sample] == torch.bincount(labels[near], minlength=3).tolist()
+
+
+def test_the_uncertain_vote_on_the_samples_that_are_asked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, beliefs = torch.randn(40, 3, generator=generator), torch.rand(40, 3, generator=generator)
+    beliefs /= beliefs.sum(1, keepdim=True)
+    references, samples = torch.arange(0, 40, 2), torch.tensor([7, 3, 8])
+    votes = poll_uncertain(features, references, beliefs, 5, torch_search.search, samples)
+    unit = features / features.norm(dim=1, keepdim=True)
+    for place, sample in enumerate(samples.tolist()):
+        others = references[references != sample]
+        near = others[(features[others] - features[sample]).norm(dim=1).argsort()[:5]]
+        expected = ((beliefs[near].sum(0) + 0.5) / 6.5).log()
+        torch.testing.assert_close(votes.log_shares[place].float(), expected, atol=2e-3, rtol=0)
+        assert votes.winner[place] == expected.argmax()
+        assert votes.distances[place] == pytest.approx(float((unit[near] - unit[sample]).norm(dim=1).mean()), rel=1e-5)
 
 
 def test_uncertain_neighbours_share_their_voices_out() -> None:

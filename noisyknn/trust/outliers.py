@@ -1,0 +1,26 @@
+"""Images that belong to no class: those far from everything that was learnt. Symbols: N samples.
+
+Distances to the nearest neighbours in the space of normalised features tell images of another kind from those of the
+data (Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors). How far is far, the data say
+themselves: by the spread of the middle half of all samples, as in Tukey's fences (1977).
+"""
+
+import torch
+from torch import Tensor
+
+FENCE = 2.0
+"""Interquartile ranges above the upper quartile of the log-distances at which a sample is as likely foreign as not."""
+STEEPNESS = 4.0
+"""How fast, per interquartile range, the log-odds of being foreign rise there."""
+QUANTILE_ROWS = 1 << 20
+"""Most samples that quartiles are taken of, evenly spread; torch sorts no more than some millions for them."""
+
+
+def foreign(distances: Tensor) -> Tensor:
+    """Probability (N,) that each sample belongs to no class, from its mean distance (N,) to its neighbours."""
+    logs = distances.float().clamp_min(1e-12).log()
+    some = logs[:: len(logs) // QUANTILE_ROWS + 1]
+    lower, upper = torch.quantile(some, torch.tensor([0.25, 0.75], device=logs.device))
+    spread = (upper - lower).clamp_min(1e-6)
+    probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE))
+    return torch.where(logs > upper, probability, 0.0)
