@@ -1,0 +1,67 @@
+"""No harm to labels that are right, and probabilities that mean what they say, over whole runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import noisyknn
+from noisyknn import metrics
+from noisyknn.data.noise import inject, transition_rows
+from noisyknn.demo import write_digits
+from tests.small_data import FAST_SETTINGS, draw
+
+LONGER = {**FAST_SETTINGS, "epochs": 6}
+
+
+def test_a_class_of_five_rows_among_hundreds_is_not_swallowed(tmp_path: Path) -> None:
+    table = draw(tmp_path / "images", rows=360).assign(label=lambda frame: frame["clean_label"])
+    rare = table["label"] == "red"
+    table = pd.concat([table[~rare], table[rare][:5]], ignore_index=True)
+    fixed = noisyknn.clean(tmp_path / "images", table, **LONGER).table
+    assert (fixed["corrected_label"] == fixed["label"]).all()
+
+
+def test_two_classes_are_enough(tmp_path: Path) -> None:
+    table = draw(tmp_path / "images", rows=90)
+    table = table[table["clean_label"] != "red"].assign(
+        label=lambda frame: frame["clean_label"].where(np.arange(len(frame)) % 5 > 0, "blue")
+    )
+    fixed = noisyknn.clean(tmp_path / "images", table, **LONGER).table
+    assert (table["label"] == table["clean_label"]).mean() < 0.95
+    assert (fixed["corrected_label"] == fixed["clean_label"]).mean() > 0.95
+
+
+def test_a_class_for_every_two_rows(tmp_path: Path) -> None:
+    table = draw(tmp_path / "images", rows=120).assign(label=lambda frame: [f"class {row // 2}" for row in frame.index])
+    result = noisyknn.clean(tmp_path / "images", table, **{**FAST_SETTINGS, "k": 2})
+    assert len(result.summary["classes"]) == 60
+    assert result.table["confidence"].between(0, 1).all()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    write_digits(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rate", "right", "broken", "error"), [(0.0, 0.998, 0.002, 0.02), (0.1, 0.99, 0.005, 0.02), (0.4, 0.95, 0.02, 0.04)]
+)
+def test_digits_are_mended_and_the_probabilities_hold(
+    digits: Path, rate: float, right: float, broken: float, error: float
+) -> None:
+    table = pd.read_csv(digits / "labels.csv")
+    truth = table["clean_label"].to_numpy()
+    table["label"] = inject(truth, transition_rows("symmetric", list(range(10)), rate), seed=1)
+    result = noisyknn.clean(digits / "images", table)
+    given, corrected = (result.table[name].to_numpy() for name in ("label", "corrected_label"))
+    found = metrics.evaluate(truth, given, corrected, confidence=result.table["confidence"].to_numpy())
+    assert found.recovery >= right
+    assert found.broken <= broken
+    assert found.calibration_error is not None
+    assert found.calibration_error <= error
+    assert result.summary["estimated_noise_rate"] == pytest.approx(np.mean(given != truth), abs=0.04)
