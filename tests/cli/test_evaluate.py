@@ -117,7 +117,6 @@ def test_absent_columns_are_null_and_noted(cli: Cli) -> None:
 
 
 def test_simple_rules_are_compared_on_the_same_probabilities(cli: Cli, fixed: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cleanlab")
     PROBABILITIES.to_parquet(tmp_path / "p.parquet")
     command = ["evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet"]
     rules = {one["rule"]: one for one in json.loads(cli(*command, "--json").stdout)["rules"]}
@@ -201,3 +200,13 @@ def test_labels_that_standard_output_cannot_spell(fixed: Path, encoding: str, op
         assert json.loads(text)["per_class"][-1]["label"] == "é😀"
     else:
         assert "é😀".encode(encoding, "backslashreplace").decode(encoding) in text
+
+
+def test_without_cleanlab_its_cure_is_told(
+    cli: Cli, fixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PROBABILITIES.to_parquet(tmp_path / "p.parquet")
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    result = cli("evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet")
+    assert (result.code, result.stdout) == (2, b"")
+    assert "pip install 'noisyknn[bench]'" in result.stderr
