@@ -6,8 +6,8 @@ network's own opinion and the vote of its nearest neighbours among the samples t
 logarithms. After each episode this evidence is calibrated (`noisyknn.trust`) and becomes, with the given label, the
 posterior probability of every class.
 
-While some folds have not been judged yet, a network learns the given labels of all other folds. From then on it learns
-from all images, each as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too),
+While some folds have not been judged yet, a network learns all other folds: the given labels of those not judged, the
+posterior of those that are. From then on it learns from all images, each as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too),
 but for the fold that it is to judge as the mixture that does not know the given label.
 
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which

@@ -1,12 +1,12 @@
 """What becomes of each label, given how likely each class is. Symbols: N samples, C classes."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Policy = Literal["careful", "paper"]
+from noisyknn.config import PolicyName
+
 LIKELY = 0.5
 """Probability below which a label is more likely wrong than right."""
 
@@ -23,7 +23,7 @@ class Verdict:
     """(N,) float32: probability that the given label is right; 0 where none was given."""
 
 
-def decide(posterior: Tensor, given: Tensor, voted: Tensor, policy: Policy, min_confidence: float) -> Verdict:
+def decide(posterior: Tensor, given: Tensor, voted: Tensor, policy: PolicyName, min_confidence: float) -> Verdict:
     """Decide on every label from P(y | x, ỹ) (N, C), given labels (N,), -1 for none, and the method's own (N,).
 
     The probabilities of a sample may sum to less than 1: the rest is that it belongs to none of the classes.
