@@ -7,8 +7,9 @@ logarithms. After each episode this evidence is calibrated (`noisyknn.trust`) an
 posterior probability of every class.
 
 While some folds have not been judged yet, a network learns all other folds: the given labels of those not judged, the
-posterior of those that are. From then on it learns from all images, each as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too),
-but for the fold that it is to judge as the mixture that does not know the given label.
+posterior of those that are. From then on it learns from all images, each as the mixture of classes that the posterior
+says (Tanaka et al. 2018 train on soft labels too), but for the fold that it is to judge as the mixture that does not
+know the given label.
 
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which
 later networks learn. Symbols: N samples, C classes.
