@@ -32,9 +32,9 @@ class Config:
     sample by networks that have not seen its label."""
     policy: PolicyName = "careful"
     """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
-    min_confidence: float = 0.5
+    min_confidence: float = 0.4
     """Probability of being right that a correction must have under the careful policy."""
-    folds: int = 2
+    folds: int = 4
     """Parts that the samples are dealt into for crossfit; each episode judges one."""
 
     backbone: str = "preact_resnet32"
@@ -70,8 +70,8 @@ class Config:
     """Passes over the data in each episode."""
     batch_size: int = 512
     """Images per step of training."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam, or SGD with Nesterov momentum 0.9."""
+    optimizer: Literal["adam", "sgd", "muon"] = "adam"
+    """Adam, SGD with Nesterov momentum 0.9, or Muon (Jordan et al. 2024), whose rate is the angle of a step."""
     lr: float = 1e-3
     """Initial (step schedule) or largest (one-cycle) learning rate."""
     weight_decay: float = 1e-4

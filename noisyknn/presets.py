@@ -24,7 +24,13 @@ def preset_settings(
 
 
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
-    """A preset's settings with `overrides` put over them; cut to other epochs, its schedule keeps its shape."""
+    """A preset's settings with `overrides` put over them; cut to other epochs, its schedule keeps its shape.
+
+    A preset cut to fewer episodes than it has folds takes as many folds as there are episodes.
+    """
+    episodes = overrides.get("episodes")
+    if isinstance(episodes, int) and "folds" not in overrides and 2 <= episodes < FOLDS:
+        overrides = {**overrides, "folds": episodes}
     config = make_config({**settings, **overrides})
     if "epochs" not in overrides or "drops" in overrides:
         return config
@@ -83,9 +89,9 @@ def auto_settings(
         "episodes": 2,
         "epochs": epochs,
         "batch_size": batch_size,
-        "optimizer": "sgd",
+        "optimizer": "sgd" if gpu else "muon",
         "schedule": "one-cycle",
-        "lr": round(0.3 * (batch_size / 512) ** 0.5, 3),
+        "lr": round((0.3 if gpu else 0.24) * (batch_size / 512) ** 0.5, 3),
         "weight_decay": 5e-4,
         "loss": "sce" if few else "ce",  # reverse cross-entropy hardly learns where there are many classes
         "label_smoothing": 0.0 if few else 0.1,
@@ -94,7 +100,7 @@ def auto_settings(
         "k": max(1, int(min(max(voters_per_class / 2, 3), 50, rows * REFERENCE_START - 1))),
     }
     if method == "crossfit":
-        settings |= {"episodes": 4 if grey else 8, "epochs": max(1, round(epochs / (2 if grey else 3)))}
+        settings |= {"folds": FOLDS, "episodes": 2 * FOLDS, "epochs": max(1, round(epochs / 4))}
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"
     return settings, reason
@@ -102,6 +108,8 @@ def auto_settings(
 
 DEFAULT_METHOD = "crossfit"
 """The method of ``auto``, unless another is asked for."""
+FOLDS = 4
+"""Of crossfit, unless told otherwise; each fold is judged twice."""
 MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
 CPU_PASSES, GPU_PASSES = 480_000, 1_500_000
 """How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16."""

@@ -55,7 +55,7 @@ def clean(
     ] = None,
     min_confidence: Annotated[
         float | None,
-        typer.Option(help="Probability of being right that a careful correction needs, 0 to 1.", show_default="0.5"),
+        typer.Option(help="Probability of being right that a careful correction needs, 0 to 1.", show_default="0.4"),
     ] = None,
     max_noise: Annotated[
         float | None,
@@ -87,7 +87,7 @@ def clean(
     ] = None,
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Parts of the data that crossfit judges in turn.", show_default="2")
+        int | None, typer.Option(help="Parts of the data that crossfit judges in turn.", show_default="4; --episodes if fewer")
     ] = None,
     gamma_decay: Annotated[
         float | None, typer.Option(help="What the weight of the given labels is divided by after each episode.")

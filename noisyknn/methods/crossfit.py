@@ -6,10 +6,11 @@ network's own opinion and the vote of its nearest neighbours among the samples t
 logarithms. After each episode this evidence is calibrated (`noisyknn.trust`) and becomes, with the given label, the
 posterior probability of every class.
 
-While some folds have not been judged yet, a network learns all other folds: the given labels of those not judged, the
-posterior of those that are. From then on it learns from all images, each as the mixture of classes that the posterior
-says (Tanaka et al. 2018 train on soft labels too), but for the fold that it is to judge as the mixture that does not
-know the given label.
+The first network learns the given labels of its folds, by a loss that is robust to wrong ones. From then on each image
+is learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too). In the first
+round, a network leaves out the fold that it is to judge, and what is believed of the folds still to be judged is what
+the last network makes of them, although it has learnt their labels. Later networks learn all images, those of their
+own fold as the mixture that does not know the given label.
 
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which
 later networks learn. Symbols: N samples, C classes.
@@ -42,26 +43,32 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         cumulative_loss = last.cumulative_loss
     blind, beliefs = _beliefs(evidence, given, folds < start)
     for index in range(start, config.episodes):
-        in_fold = folds == index % config.folds
-        learnt = (given >= 0) & ~in_fold if index < config.folds else torch.ones_like(in_fold)
-        rows, judged, references = (torch.nonzero(mask)[:, 0] for mask in (learnt, in_fold, learnt & ~in_fold))
-        targets = torch.where(in_fold[:, None], blind, beliefs)
+        fold = folds == index % config.folds
+        learnt = given >= 0 if index == 0 else torch.ones_like(fold)
+        if index < config.folds:
+            learnt = learnt & ~fold
+        rows, references = (torch.nonzero(mask)[:, 0] for mask in (learnt, learnt & ~fold))
+        assessed = torch.nonzero(fold | (folds > index))[:, 0]
+        targets = torch.where(fold[:, None], blind, beliefs)
         trained = task.train_on_targets(rows, targets.__getitem__, index, robust=index == 0)
-        votes = poll_uncertain(trained.features, references, beliefs, config.k, task.search, judged)
-        voted = voted.index_copy(0, judged, votes.winner)
-        distances = distances.index_copy(0, judged, votes.distances)
-        own = trained.log_probabilities[judged].float()
+        votes = poll_uncertain(trained.features, references, beliefs, config.k, task.search, assessed)
+        voted = voted.index_copy(0, assessed, votes.winner)
+        distances = distances.index_copy(0, assessed, votes.distances)
+        own = trained.log_probabilities[assessed].float()
         mixed = own.lerp(votes.log_shares.float(), VOTE_WEIGHT).log_softmax(1)
-        evidence = evidence.index_copy(0, judged, mixed.half())
+        evidence = evidence.index_copy(0, assessed, mixed.half())
         cumulative_loss = cumulative_loss.index_copy(0, rows, trained.cumulative_loss[rows])
         blind, beliefs = _beliefs(evidence, given, folds <= index)
-        labels = torch.where((given >= 0) | (folds <= index), beliefs.argmax(1), -1)
         yield Episode(
             index=index,
             gamma=0.0,
             cumulative_loss=cumulative_loss,
             correction=Correction(
-                labels=labels, voted=voted, evidence=evidence, distances=distances, references=references
+                labels=beliefs.argmax(1),
+                voted=voted,
+                evidence=evidence,
+                distances=distances,
+                references=references,
             ),
         )
 
@@ -76,13 +83,10 @@ def deal(given: Tensor, folds: int, seed: int) -> Tensor:
 def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
     """Two times the probabilities of the classes (N, C) float16, without and with what the given label says.
 
-    Of samples that are not `judged` (N,) yet, the given label is all that is known.
+    Calibrated by the samples that are `judged` (N,). Before the first are, the given label is all that is known.
     """
-    certain = F.one_hot(given.clamp_min(0), evidence.shape[1]).half()
     if not (judged & (given >= 0)).any():
+        certain = F.one_hot(given.clamp_min(0), evidence.shape[1]).half()
         return certain, certain
     calibration = calibrate(evidence[judged], given[judged])
-    blind, beliefs = certain, certain.clone()
-    blind[judged] = calibration.prior(evidence[judged]).half()
-    beliefs[judged] = calibration.posterior(evidence[judged], given[judged]).half()
-    return blind, beliefs
+    return calibration.prior(evidence).half(), calibration.posterior(evidence, given).half()

@@ -22,3 +22,10 @@ def he_init(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def pass_on(net: nn.Module) -> None:
+    """Replace in place the first filters of every 3×3 convolution, one per input channel, by the identity."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            nn.init.dirac_(module.weight[: module.in_channels].detach())

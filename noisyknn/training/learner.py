@@ -9,6 +9,7 @@ from torch import Tensor
 from noisyknn.config import Config
 from noisyknn.models.backbone import Backbone
 from noisyknn.training.loss_tracker import LossTracker
+from noisyknn.training.muon import Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ def new_optimizer(model: Backbone, config: Config) -> torch.optim.Optimizer:
     """The optimiser that the configuration names; the learning rate is set before each step."""
     if config.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+    if config.optimizer == "muon":
+        return Muon(model.parameters(), config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
         model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay, fused=True
     )

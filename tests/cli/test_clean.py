@@ -360,7 +360,7 @@ def test_a_file_overrides_the_preset_and_options_override_the_file(clean: Cli, d
     config = json.loads(file.read_text())["config"]
     assert config["k"] == 4  # of the options
     assert (config["label_smoothing"], config["crop_padding"]) == (0.3, 3)  # of the file
-    assert (config["optimizer"], config["schedule"]) == ("sgd", "one-cycle")  # of the preset
+    assert (config["optimizer"], config["schedule"]) == ("muon", "one-cycle")  # of the preset
 
 
 def test_sub_folders_absolute_paths_and_upper_case_endings(clean: Cli, data: Path, fixed: Path) -> None:

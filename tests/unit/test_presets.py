@@ -99,6 +99,15 @@ def test_a_preset_cut_to_other_epochs_keeps_the_shape_of_its_schedule() -> None:
     assert overridden({}, {"lr": 0.1}).drops == (60, 90)
 
 
+def test_a_preset_cut_to_few_episodes_takes_as_many_folds() -> None:
+    settings, _ = auto_settings(method="crossfit", rows=500, classes=4, size=32, grey=False, gpu=False)
+    assert [overridden(settings, {"episodes": episodes}).folds for episodes in (2, 3, 4, 5, 20)] == [2, 3, 4, 4, 4]
+    assert overridden(settings, {"episodes": 7, "folds": 6}).folds == 6
+    for refused in ({"episodes": 1}, {"episodes": 3, "folds": 4}):
+        with pytest.raises(UsageError, match="fewer than --folds"):
+            overridden(settings, refused)
+
+
 def test_the_description_names_the_papers_settings() -> None:
     text = describe(overridden(PRESETS["cifar10"], {}))
     for part in ("selknn", "k = 100", "M = 20%", "10%", "preact_resnet32", "10 × 120 epochs", "512", "adam", "0.001",

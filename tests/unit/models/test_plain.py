@@ -49,7 +49,16 @@ def test_width_multiplies_channels_and_keeps_multiples_of_eight() -> None:
 
 def test_he_initialisation_has_the_spread_of_the_formula() -> None:
     torch.manual_seed(0)
-    net = Cnn8(10)
-    weight = net.stage3.conv2.weight
+    net = Cnn5(10)
+    weight = net.get_parameter("stage3.0.weight")
     assert weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
     assert not net.head.bias.any()
+
+
+def test_convolutions_of_cnn8_begin_by_passing_their_input_on() -> None:
+    net = Cnn8(10)
+    for stage, channels in ((net.stage1, 24), (net.stage3, 64)):
+        x = torch.rand(2, channels, 6, 6)
+        y = stage.conv1(x)
+        torch.testing.assert_close(y[:, :channels], x)
+        assert (y[:, channels:] - x[:, : y.shape[1] - channels]).abs().mean() > 0.1

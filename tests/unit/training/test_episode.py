@@ -187,7 +187,9 @@ def test_gamma_says_which_labels_are_trained_on() -> None:
     assert not identical(weights(OTHERS, LABELS, 0.1), weights(OTHERS, OTHERS, 0.1))
 
 
-@pytest.mark.parametrize("settings", [{"optimizer": "adam"}, {"optimizer": "sgd", "schedule": "one-cycle"}])
+@pytest.mark.parametrize(
+    "settings", [{"optimizer": "adam"}, {"optimizer": "sgd", "schedule": "one-cycle"}, {"optimizer": "muon", "lr": 0.2}]
+)
 def test_the_same_seed_gives_the_same_bits(settings: dict[str, object]) -> None:
     config = make_config(**settings)
     first = fit(make_trainer(config))
@@ -211,6 +213,7 @@ def test_dropout_follows_the_seed_and_leaves_the_global_random_state_alone() -> 
     [
         ({"optimizer": "adam"}, new_model),
         ({"optimizer": "sgd", "schedule": "one-cycle"}, new_model),
+        ({"optimizer": "muon", "schedule": "one-cycle", "lr": 0.2}, new_model),
         ({"optimizer": "adam", "loss": "ce", "label_smoothing": 0.1}, model_with_dropout),
     ],
 )
