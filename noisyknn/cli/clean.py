@@ -87,7 +87,8 @@ def clean(
     ] = None,
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Parts of the data that crossfit judges in turn.", show_default="4; --episodes if fewer")
+        int | None,
+        typer.Option(help="Parts of the data that crossfit judges in turn.", show_default="4; --episodes if fewer"),
     ] = None,
     gamma_decay: Annotated[
         float | None, typer.Option(help="What the weight of the given labels is divided by after each episode.")

@@ -17,6 +17,7 @@ later networks learn. Symbols: N samples, C classes.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from noisyknn.methods.base import Correction, Episode, Task
 from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import calibrate
+from noisyknn.trust.calibration import calibrate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -49,14 +50,13 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
             learnt = learnt & ~fold
         rows, references = (torch.nonzero(mask)[:, 0] for mask in (learnt, learnt & ~fold))
         assessed = torch.nonzero(fold | (folds > index))[:, 0]
-        targets = torch.where(fold[:, None], blind, beliefs)
-        trained = task.train_on_targets(rows, targets.__getitem__, index, robust=index == 0)
+        targets = partial(_targets, fold, blind, beliefs)
+        trained = task.train_on_targets(rows, targets, index, robust=index == 0)
         votes = poll_uncertain(trained.features, references, beliefs, config.k, task.search, assessed)
         voted = voted.index_copy(0, assessed, votes.winner)
         distances = distances.index_copy(0, assessed, votes.distances)
-        own = trained.log_probabilities[assessed].float()
-        mixed = own.lerp(votes.log_shares.float(), VOTE_WEIGHT).log_softmax(1)
-        evidence = evidence.index_copy(0, assessed, mixed.half())
+        mixed = tiled(_mixed, trained.log_probabilities[assessed], votes.log_shares)
+        evidence = evidence.index_copy(0, assessed, mixed)
         cumulative_loss = cumulative_loss.index_copy(0, rows, trained.cumulative_loss[rows])
         blind, beliefs = _beliefs(evidence, given, folds <= index)
         yield Episode(
@@ -80,6 +80,16 @@ def deal(given: Tensor, folds: int, seed: int) -> Tensor:
     return torch.empty_like(given).index_copy(0, by_class, torch.arange(len(given), device=given.device) % folds)
 
 
+def _targets(fold: Tensor, blind: Tensor, beliefs: Tensor, samples: Tensor) -> Tensor:
+    """What a network is to learn of samples (B,): the beliefs (B, C), of those in the `fold` (N,) the blind ones."""
+    return torch.where(fold[samples, None], blind[samples], beliefs[samples])
+
+
+def _mixed(own: Tensor, votes: Tensor) -> Tensor:
+    """Evidence (B, C) float16: the network's log-probabilities and the votes' log-shares, both (B, C)."""
+    return own.float().lerp(votes.float(), VOTE_WEIGHT).log_softmax(1).half()
+
+
 def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
     """Two times the probabilities of the classes (N, C) float16, without and with what the given label says.
 
@@ -87,6 +97,7 @@ def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> tuple[Tensor, T
     """
     if not (judged & (given >= 0)).any():
         certain = F.one_hot(given.clamp_min(0), evidence.shape[1]).half()
+        certain[given < 0] = 1 / evidence.shape[1]
         return certain, certain
     calibration = calibrate(evidence[judged], given[judged])
     return calibration.prior(evidence).half(), calibration.posterior(evidence, given).half()

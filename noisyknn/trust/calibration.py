@@ -11,6 +11,7 @@ correction of Patrini et al. (2017). It is as honest as the evidence: that of a 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ GROWTHS = (0.0, 0.1, 0.2)
 """Values of the growth of noise with ambiguity that are tried, in ascending order."""
 TOLERANCE = 4e-4
 """Log-likelihood per label by which a larger growth may be worse than the best and is still taken."""
+TILE_ELEMENTS = 1 << 22
+"""Rows times classes of one tile."""
 FIT_ELEMENTS, GROWTH_ELEMENTS = 1 << 22, 1 << 19
 """Most rows times classes that parameters, and the growth, are learnt from; beyond it, a sample of the rows does."""
 
@@ -44,15 +47,27 @@ class Calibration:
 
     def prior(self, evidence: Tensor) -> Tensor:
         """p(y | x) (N, C) float32, which does not look at the given label, from evidence (N, C)."""
-        return (self.temperature * evidence.float() + self.offsets).softmax(1)
+        return tiled(self._prior, evidence)
 
     def posterior(self, evidence: Tensor, given: Tensor) -> Tensor:
         """P(y | x, ỹ) (N, C) float32 from evidence (N, C) and given labels (N,); p(y | x) where none was given (-1)."""
-        prior = self.prior(evidence)
+        return tiled(self._posterior, evidence, given)
+
+    def _prior(self, evidence: Tensor) -> Tensor:
+        return (self.temperature * evidence.float() + self.offsets).softmax(1)
+
+    def _posterior(self, evidence: Tensor, given: Tensor) -> Tensor:
+        prior = self._prior(evidence)
         labelled = given >= 0
         likelihood = torch.ones_like(prior)
         likelihood[labelled] = self.noise.likelihood(prior[labelled], given[labelled])
         return posterior(prior, likelihood)
+
+
+def tiled(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`function` of tensors with N rows, the first of them (N, C), in tiles: what it needs in between stays small."""
+    tile_rows = max(1, TILE_ELEMENTS // tensors[0].shape[1])
+    return torch.cat([function(*tile) for tile in zip(*(torch.split(t, tile_rows) for t in tensors), strict=True)])
 
 
 def calibrate(evidence: Tensor, given: Tensor) -> Calibration:

@@ -166,3 +166,14 @@ def test_folds_take_turns(folds: int) -> None:
 
 def test_it_is_a_registered_method() -> None:
     assert METHODS["crossfit"] is crossfit
+
+
+def test_where_the_first_fold_has_no_label_images_without_one_are_learnt_as_any_class() -> None:
+    network, given = Network(), torch.full_like(TRUTH, -1)
+    given[:3] = TRUTH[:3]
+    assert (given[deal(given, 4, CONFIG.seed) == 0] < 0).all()
+    list(crossfit(task_of(given, network, replace(CONFIG, folds=4)), None))
+    rows, targets, *_ = network.calls[1]
+    assert len(rows) == 90
+    torch.testing.assert_close(targets[3:], torch.full((117, 3), 1 / 3).half())
+    assert torch.equal(targets[:3].argmax(1), TRUTH[:3])

@@ -113,3 +113,13 @@ def test_beyond_a_limit_a_sample_of_the_rows_is_learnt_from(monkeypatch: pytest.
     assert half.temperature != whole.temperature
     assert half.temperature == pytest.approx(whole.temperature, rel=0.1)
     torch.testing.assert_close(half.noise.transition, whole.noise.transition, atol=0.05, rtol=0)
+
+
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    given = torch.arange(50) % 5 - 1
+    calibration = calibrate(evidence, given)
+    whole = calibration.prior(evidence), calibration.posterior(evidence, given)
+    monkeypatch.setattr("noisyknn.trust.calibration.TILE_ELEMENTS", 4 * 7)
+    for one, other in zip(whole, (calibration.prior(evidence), calibration.posterior(evidence, given)), strict=True):
+        torch.testing.assert_close(one, other)
