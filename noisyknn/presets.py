@@ -28,9 +28,9 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
 
     A preset cut to fewer episodes than it has folds takes as many folds as there are episodes.
     """
-    episodes = overrides.get("episodes")
-    if isinstance(episodes, int) and "folds" not in overrides and 2 <= episodes < FOLDS:
-        overrides = {**overrides, "folds": episodes}
+    episodes, folds = overrides.get("episodes"), settings.get("folds", Config.folds)
+    if isinstance(episodes, int) and isinstance(folds, int) and 2 <= episodes < folds:
+        overrides = {"folds": episodes, **overrides}
     config = make_config({**settings, **overrides})
     if "epochs" not in overrides or "drops" in overrides:
         return config
@@ -99,8 +99,9 @@ def auto_settings(
         "reference_step": 1 - REFERENCE_START,
         "k": max(1, int(min(max(voters_per_class / 2, 3), 50, rows * REFERENCE_START - 1))),
     }
-    if method == "crossfit":
-        settings |= {"folds": FOLDS, "episodes": 2 * FOLDS, "epochs": max(1, round(epochs / 4))}
+    if method == "crossfit":  # what is easy needs few rounds, but each network its steps
+        folds = 2 if grey else 4
+        settings |= {"folds": folds, "episodes": 2 * folds, "epochs": max(1, round(epochs / folds))}
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"
     return settings, reason
@@ -108,8 +109,6 @@ def auto_settings(
 
 DEFAULT_METHOD = "crossfit"
 """The method of ``auto``, unless another is asked for."""
-FOLDS = 4
-"""Of crossfit, unless told otherwise; each fold is judged twice."""
 MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
 CPU_PASSES, GPU_PASSES = 480_000, 1_500_000
 """How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16."""

@@ -88,7 +88,10 @@ def clean(
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="Parts of the data that crossfit judges in turn.", show_default="4; --episodes if fewer"),
+        typer.Option(
+            help="Parts of the data that crossfit judges in turn.",
+            show_default="4, of grey images 2; --episodes if fewer",
+        ),
     ] = None,
     gamma_decay: Annotated[
         float | None, typer.Option(help="What the weight of the given labels is divided by after each episode.")

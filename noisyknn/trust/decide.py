@@ -10,6 +10,10 @@ from noisyknn.config import PolicyName
 LIKELY = 0.5
 """Probability below which a label is more likely wrong than right."""
 
+CARE = 1.5
+"""How many times as likely as the given label a careful correction must be: to break a right label is worse than to
+leave a wrong one. Of two rules that break as many labels this mends more than a minimal confidence alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -28,16 +32,18 @@ def decide(posterior: Tensor, given: Tensor, voted: Tensor, policy: PolicyName, 
 
     The probabilities of a sample may sum to less than 1: the rest is that it belongs to none of the classes.
 
-    ``careful`` replaces a label by the likeliest class if that has a probability of `min_confidence` or more, and keeps
-    it otherwise; ``paper`` applies what the method voted, as Algorithm 3 does. Samples without a label get one anyway.
+    ``careful`` replaces a label by the likeliest class if that has a probability of `min_confidence` or more and is
+    CARE times as likely, and keeps it otherwise; ``paper`` applies what the method voted, as Algorithm 3 does. Samples
+    without a label get one anyway.
     """
     top, likeliest = posterior.max(1)
-    careful = torch.where((top >= min_confidence) | (given < 0), likeliest, given)
+    likely_right = torch.where(given >= 0, _probability(posterior, given.clamp_min(0)), 0.0)
+    careful = torch.where(((top >= min_confidence) & (top >= CARE * likely_right)) | (given < 0), likeliest, given)
     labels = voted if policy == "paper" else careful
     return Verdict(
         labels=labels,
         confidence=_probability(posterior, labels),
-        label_score=torch.where(given >= 0, _probability(posterior, given.clamp_min(0)), 0.0),
+        label_score=likely_right,
     )
 
 

@@ -37,7 +37,7 @@ def fixed(data: Path) -> Path:
 
 def test_the_table_comes_back_with_its_labels_mended(clean: Cli, data: Path, fixed: Path, cache: Path) -> None:
     before = contents(data)
-    result = clean("--epochs", 8, "--out", fixed)
+    result = clean("--epochs", 12, "--out", fixed)
     assert (result.code, result.stdout) == (0, b"")
     assert {name: raw for name, raw in contents(data).items() if name != "out/fixed.csv"} == before
     assert contents(cache) == {}

@@ -15,7 +15,7 @@ import torch
 import noisyknn
 from tests.small_data import FAST_SETTINGS, as_options, contents, draw
 
-SETTINGS: dict[str, Any] = {**FAST_SETTINGS, "epochs": 10, "episodes": 3}
+SETTINGS: dict[str, Any] = {**FAST_SETTINGS, "epochs": 10, "episodes": 3, "folds": 2}
 
 DIES = """
 import os, signal, sys
