@@ -99,9 +99,10 @@ def auto_settings(
         "reference_step": 1 - REFERENCE_START,
         "k": max(1, int(min(max(voters_per_class / 2, 3), 50, rows * REFERENCE_START - 1))),
     }
-    if method == "crossfit":  # what is easy needs few rounds, but each network its steps
-        folds = 2 if grey else 4
-        settings |= {"folds": folds, "episodes": 2 * folds, "epochs": max(1, round(epochs / folds))}
+    if method == "crossfit":
+        # Few passes for each network: the first learns labels as they are given, and twice as many learn them by heart.
+        epochs = round(min(max(passes / rows, 8), 28 if grey else 24) / 4)
+        settings |= {"folds": 4, "episodes": 4 if grey else 8, "epochs": epochs}
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"
     return settings, reason

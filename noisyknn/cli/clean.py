@@ -90,7 +90,7 @@ def clean(
         int | None,
         typer.Option(
             help="Parts of the data that crossfit judges in turn.",
-            show_default="4, of grey images 2; --episodes if fewer",
+            show_default="4; --episodes if fewer",
         ),
     ] = None,
     gamma_decay: Annotated[
