@@ -76,6 +76,7 @@ def auto_settings(
     epochs = round(min(max(passes / rows, 8), enough))
     batch_size = 2 ** min(max(round(rows / 40).bit_length(), 5), 9)
     few = classes <= 20
+    muon = method == "crossfit" and not gpu  # the others' networks, of many more passes, would learn labels by heart
     voters_per_class = rows * REFERENCE_START / classes
     settings: dict[str, object] = {
         "method": method,
@@ -89,9 +90,9 @@ def auto_settings(
         "episodes": 2,
         "epochs": epochs,
         "batch_size": batch_size,
-        "optimizer": "sgd" if gpu else "muon",
+        "optimizer": "muon" if muon else "sgd",
         "schedule": "one-cycle",
-        "lr": round((0.3 if gpu else 0.24) * (batch_size / 512) ** 0.5, 3),
+        "lr": round((0.24 if muon else 0.3) * (batch_size / 512) ** 0.5, 3),
         "weight_decay": 5e-4,
         "loss": "sce" if few else "ce",  # reverse cross-entropy hardly learns where there are many classes
         "label_smoothing": 0.0 if few else 0.1,
