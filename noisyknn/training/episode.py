@@ -92,7 +92,7 @@ class Trainer:
     def __call__(self, labels: Tensor, gamma: float, episode: int) -> Trained:
         """Lines 3 to 8 of Algorithm 1, and the features that line 9 needs.
 
-        Raises MachineError when a loss or a feature is no longer a number.
+        Raises MachineError when a loss, a feature or a probability is no longer a number.
         """
         return self._look(*self.fit(labels, gamma, episode), episode)
 
@@ -156,7 +156,8 @@ class Trainer:
     def _look(self, model: Backbone, cumulative_loss: Tensor, episode: int) -> Trained:
         """What the trained network makes of every sample."""
         features, log_probabilities = self.inspect(model)
-        if not features.sum().isfinite():  # the last step may be the one that went too far; a sum needs no memory
+        # The last step may be the one that went too far; neither a sum nor a minimum needs memory.
+        if not (features.sum().isfinite() and log_probabilities.amin().isfinite()):
             raise self._diverged(self._name(episode))
         return Trained(features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss)
 

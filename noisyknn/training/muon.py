@@ -14,6 +14,7 @@ MATRIX_MOMENTUM, MOMENTUM = 0.6, 0.9
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Jordan's coefficients, which trade exact singular values of 1 for few steps."""
 STEPS = 3
+"""Iterations of it."""
 
 
 class Muon(torch.optim.Optimizer):
