@@ -407,6 +407,15 @@ def test_features_that_are_no_numbers_name_it_too(monkeypatch: pytest.MonkeyPatc
         make_trainer(make_config())(LABELS, 1.0, 0)
 
 
+def test_probabilities_too_small_for_half_precision_name_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def over_sure(_: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+        return 1e6 * torch.eye(CLASSES)[torch.zeros(len(images), dtype=torch.int64)], torch.ones(len(images), 4)
+
+    monkeypatch.setattr(Backbone, "logits_and_features", over_sure)
+    with pytest.raises(MachineError, match=r"diverged in episode 1 of 2; try a lower --lr than 0\.01"):
+        make_trainer(make_config())(LABELS, 1.0, 0)
+
+
 def test_bf16_gives_float32_results_near_those_of_fp32() -> None:
     config = make_config(epochs=1, batch_size=SAMPLES)
     trained: list[Trained] = [make_trainer(config, bf16=bf16)(LABELS, 1.0, 0) for bf16 in (False, True)]
