@@ -5,8 +5,8 @@
 
 A FOLDER has ``images/`` and ``labels.csv`` with the columns path and clean_label; CIFAR-10's also aggre_label and
 random1_label (CIFAR-10N, Wei et al. 2022). Each row of the table is one whole-process run of ``noisyknn clean`` with
-default options. Results are kept in results/trust.json as they come; what is there is not run again. Needs cleanlab:
-pip install 'noisyknn[bench]'.
+default options; nothing should run beside it where its seconds are to count. Results are kept in results/trust.json as
+they come; what is there is not run again. Needs cleanlab: pip install 'noisyknn[bench]'.
 """
 
 import argparse
@@ -47,15 +47,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     chosen = parser.parse_args()
     folders = {"cifar10": chosen.cifar10, "mnist": chosen.mnist}
-    records = json.loads(TABLE.read_text()) if TABLE.exists() else []
     for seed in chosen.seeds:
         for name in chosen.only:
             data, source = CASES[name]
-            done = any(record["case"] == name and record["seed"] == seed for record in records)
+            done = any(record["case"] == name and record["seed"] == seed for record in measured())
             if folders[data] is not None and not done:
-                records.append({"case": name, "seed": seed, **measure(folders[data], source, seed)})
-                TABLE.write_text(json.dumps(records, indent=1) + "\n")
-            show(records)
+                record = {"case": name, "seed": seed, **measure(folders[data], source, seed)}
+                # Read again: another process may have measured other rows meanwhile.
+                TABLE.write_text(json.dumps([*measured(), record], indent=1) + "\n")
+    show(measured())
+
+
+def measured() -> list[dict]:
+    """What was measured so far, row by row of the table, seed by seed."""
+    records = json.loads(TABLE.read_text()) if TABLE.exists() else []
+    return sorted(records, key=lambda record: (list(CASES).index(record["case"]), record["seed"]))
 
 
 def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]:
@@ -94,7 +100,7 @@ def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]
         "command": f"noisyknn clean --label-column {column} --seed {seed} (default options)",
         "commit": output("git", "rev-parse", "HEAD"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": hardware(),
+        "hardware": f"{hardware()}, {torch.get_num_threads()} used",
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
 

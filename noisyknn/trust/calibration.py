@@ -7,9 +7,14 @@ Symbols: N samples, C classes, y true class, ỹ given label.
 The temperature τ, the class offsets b and the noise P(ỹ | x, y) (`noisyknn.trust.noise_model`) are those under which
 the given labels are likeliest, found by expectation maximisation (Dempster et al. 1977) for the transition matrix and
 gradient steps for τ and b: temperature scaling (Guo et al. 2017) seen through label noise, as in the forward
-correction of Patrini et al. (2017). It is as honest as the evidence: that of a sample must not have seen its label.
+correction of Patrini et al. (2017).
+
+Much noise and sharp evidence explain labels almost as well as little noise and blurred evidence. Evidence that has seen
+the labels of others, which others have learnt, or that has learnt people's habits, errs towards little noise. So of all
+values that explain the labels within TOLERANCE of the best, those with the most noise are taken.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +32,10 @@ SETTLED = 3e-4
 """Change of the transition matrix below which they end."""
 GROWTHS = (0.0, 0.1, 0.2)
 """Values of the growth of noise with ambiguity that are tried, in ascending order."""
+SHARPER, SHARPEST = 1.02, 35
+"""Factor from one temperature that is tried to the next, and the most such steps beyond the likeliest."""
 TOLERANCE = 4e-4
-"""Log-likelihood per label by which a larger growth may be worse than the best and is still taken."""
+"""Log-likelihood per label by which more noise may be worse than the best and is still taken."""
 TILE_ELEMENTS = 1 << 22
 """Rows times classes of one tile."""
 FIT_ELEMENTS, GROWTH_ELEMENTS = 1 << 22, 1 << 19
@@ -77,9 +84,27 @@ def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
     """
     rows = _fit_rows(given, evidence.shape[1])
     evidence, given = evidence[rows].float(), given[rows]
-    found = _alternate(evidence, given)
+    found = _sharpened(_alternate(evidence, given), evidence, given)
     step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
     return _with_growth(found, evidence[::step], given[::step])
+
+
+def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
+    """The calibration with the highest temperature factor, and with it the most noise, within TOLERANCE."""
+    least = _negative_log_likelihood(likeliest, evidence, given)
+    found = likeliest
+    for _ in range(SHARPEST):
+        sharper = dataclasses.replace(found, temperature=SHARPER * found.temperature, offsets=SHARPER * found.offsets)
+        for _ in range(ROUNDS):
+            before = sharper.noise.transition
+            transition = reestimated(sharper.posterior(evidence, given), given)
+            sharper = dataclasses.replace(sharper, noise=NoiseModel(transition=transition, growth=0.0))
+            if (transition - before).abs().max() < SETTLED:
+                break
+        if _negative_log_likelihood(sharper, evidence, given) > least + TOLERANCE:
+            break
+        found = sharper
+    return found
 
 
 def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:

@@ -46,6 +46,22 @@ def test_noise_that_is_the_same_everywhere_does_not_grow() -> None:
     assert calibrate(made.logs, made.given).noise.growth == 0
 
 
+def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what explains the labels almost equally well, the most noise is believed."""
+    made = make(8000, 5, symmetric(5, 0.4))
+    evidence = (made.logs + 0.2 * torch.nn.functional.one_hot(made.given, 5)).log_softmax(1)
+    found = calibrate(evidence, made.given)
+    monkeypatch.setattr(calibration_module, "TOLERANCE", 0.0)
+    likeliest = calibrate(evidence, made.given)
+    assert noise_rate(likeliest, evidence, made.given) + 0.008 < noise_rate(found, evidence, made.given) < 0.4
+
+    def loss(calibration: Calibration) -> float:
+        joint = (calibration.prior(evidence) * calibration.noise.transition.T[made.given]).sum(1)
+        return -float(joint.log().mean())
+
+    assert loss(likeliest) < loss(found) < loss(likeliest) + 5e-4
+
+
 def test_the_posterior_beats_both_the_evidence_and_the_label() -> None:
     made = make(5000, 5, symmetric(5, 0.3), spread=2.0)
     found = calibrate(made.logs, made.given)
