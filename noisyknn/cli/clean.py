@@ -120,7 +120,7 @@ def clean(
         Path | None, typer.Option(help="Train once more on the corrected labels and save the model (.safetensors).")
     ] = None,
     save_probabilities: Annotated[
-        Path | None, typer.Option(help="Write the probability of each class, given label left out (Parquet).")
+        Path | None, typer.Option(help="Write the probability of each class, given label left out: Parquet or CSV.")
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the figures of the run as JSON.")] = None,
     overwrite: Annotated[

@@ -53,7 +53,7 @@ def evaluate(
     probabilities: Annotated[
         Path | None,
         typer.Option(
-            help="What clean --save-probabilities wrote: compares with simple rules on it and with cleanlab ([bench])."
+            help="What clean --save-probabilities wrote: compares with simple rules and cleanlab (extra bench)."
         ),
     ] = None,
     table_format: FormatOption = None,

@@ -30,11 +30,12 @@ def save_model(path: Path, backbone: Backbone, metadata: Mapping[str, str]) -> N
         file.write(raw)
 
 
-def load_model(path: Path) -> tuple[Backbone, dict[str, str]]:
+def load_model(path: str | Path) -> tuple[Backbone, dict[str, str]]:
     """A backbone that `save_model` wrote, on the CPU, in evaluation mode, and the metadata given then.
 
     Raises InputError for any other file.
     """
+    path = Path(path)
     _, entries = read_safetensors(path)
     try:
         about = json.loads(entries[_KEY])

@@ -34,6 +34,8 @@ GROWTHS = (0.0, 0.1, 0.2)
 """Values of the growth of noise with ambiguity that are tried, in ascending order."""
 SHARPER, SHARPEST = 1.02, 35
 """Factor from one temperature that is tried to the next, and the most such steps beyond the likeliest."""
+ROWS_PER_STEP = 20
+"""Rows per class that each such step takes: of few rows little can be known, and blurred evidence does less harm."""
 TOLERANCE = 4e-4
 """Log-likelihood per label by which more noise may be worse than the best and is still taken."""
 TILE_ELEMENTS = 1 << 22
@@ -93,7 +95,7 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calib
     """The calibration with the highest temperature factor, and with it the most noise, within TOLERANCE."""
     least = _negative_log_likelihood(likeliest, evidence, given)
     found = likeliest
-    for _ in range(SHARPEST):
+    for _ in range(min(SHARPEST, evidence.shape[0] // (ROWS_PER_STEP * evidence.shape[1]))):
         sharper = dataclasses.replace(found, temperature=SHARPER * found.temperature, offsets=SHARPER * found.offsets)
         for _ in range(ROUNDS):
             before = sharper.noise.transition

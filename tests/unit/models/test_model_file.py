@@ -18,7 +18,7 @@ def test_a_saved_model_comes_back_the_same(tmp_path: Path) -> None:
     backbone.to(memory_format=torch.channels_last)
     backbone(IMAGES)  # moves the running means away from their start
     save_model(tmp_path / "m.safetensors", backbone, METADATA)
-    loaded, metadata = load_model(tmp_path / "m.safetensors")
+    loaded, metadata = load_model(str(tmp_path / "m.safetensors"))  # as users write it; a Path does too
     assert metadata == METADATA
     assert loaded.spec == backbone.spec
     assert not loaded.training

@@ -62,6 +62,16 @@ def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch
     assert loss(likeliest) < loss(found) < loss(likeliest) + 5e-4
 
 
+def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(95, 5, symmetric(5, 0.4))
+    found = calibrate(made.logs, made.given).temperature
+    monkeypatch.setattr(calibration_module, "SHARPEST", 0)
+    assert calibrate(made.logs, made.given).temperature == found
+    monkeypatch.setattr(calibration_module, "SHARPEST", 35)
+    monkeypatch.setattr(calibration_module, "ROWS_PER_STEP", 1)
+    assert calibrate(made.logs, made.given).temperature > found
+
+
 def test_the_posterior_beats_both_the_evidence_and_the_label() -> None:
     made = make(5000, 5, symmetric(5, 0.3), spread=2.0)
     found = calibrate(made.logs, made.given)
