@@ -34,6 +34,9 @@ from noisyknn.trust.decide import decide
 from noisyknn.trust.noise_model import expected_counts
 from noisyknn.trust.outliers import foreign
 
+NOTED_DOUBT = 0.05
+"""Probability that labels have nothing to do with the images from which on the user is told."""
+
 
 def clean(
     images: str | Path,
@@ -245,6 +248,11 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
     """What is made of the last episode, over all rows; -1 and NaN where the image is unreadable."""
     given, config, correction = trainer.given_labels, trainer.config, last.correction
     calibration = calibrate(correction.evidence, given)
+    if calibration.doubt > NOTED_DOUBT:
+        trainer.observer.note(
+            "the images tell next to nothing of the given labels: these are at random, or too little was learnt; "
+            "confidence takes both for equally likely"
+        )
     posterior = calibration.posterior(correction.evidence, given)
     known = posterior * (1 - foreign(correction.distances))[:, None]  # what is missing to 1: none of the classes
     verdict = decide(known, given, correction.voted, config.policy, config.min_confidence)

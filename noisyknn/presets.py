@@ -102,7 +102,9 @@ def auto_settings(
     }
     if method == "crossfit":
         # Few passes for each network: the first learns labels as they are given, and twice as many learn them by heart.
-        epochs = round(min(max(passes / rows, 8), 28 if grey else 24) / 4)
+        # But a class of a handful of rows is not learnt in as few, and has few to be learnt by heart.
+        enough = (28 if grey else 24) * (2 if rows < 8 * classes else 1)
+        epochs = round(min(max(passes / rows, 8), enough) / 4)
         settings |= {"folds": 4, "episodes": 4 if grey else 8, "epochs": epochs}
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"

@@ -88,15 +88,19 @@ def nearest(
         yield Neighbors(samples=tile, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
 
 
-def angular_distances(features: Tensor, near: Neighbors) -> Tensor:
-    """Mean L2 distance (Q,), from 0 to 2, of each sample of a tile to its neighbours once all features have norm 1."""
+def angular_distances(features: Tensor, near: Neighbors, counts: Tensor) -> Tensor:
+    """Mean L2 distance (Q,), from 0 to 2, of each sample of a tile to its nearest, once all features have norm 1.
+
+    `counts` (Q,), from 1, is how many of the neighbours that is for each sample.
+    """
     tile_rows = max(1, TILE_ELEMENTS // (near.rows.shape[1] * features.shape[1]))
     tiles = zip(torch.split(near.samples, tile_rows), torch.split(near.rows, tile_rows), strict=True)
-    means = []
+    distances = []
     for samples, rows in tiles:
         own, theirs = (normalize(features[which].float(), dim=-1) for which in (samples, rows))
-        means.append((theirs - own[:, None]).norm(dim=2).mean(1))
-    return torch.cat(means)
+        distances.append((theirs - own[:, None]).norm(dim=2))
+    counted = torch.arange(near.rows.shape[1], device=features.device) < counts[:, None]
+    return (torch.cat(distances) * counted).sum(1) / counted.sum(1)
 
 
 def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Votes:
     log_shares: Tensor
     """(N, C) log of each class's share of the votes, float16; see `log_shares`."""
     distances: Tensor
-    """(N,) mean distance of the neighbours; see `angular_distances`."""
+    """(N,) mean distance to the neighbours, as many as the sample's class has; see `angular_distances`."""
 
 
 def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: Search, classes: int) -> Votes:
@@ -29,12 +29,15 @@ def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: S
     `features` (N, D); `labels` (N,) class indices, of which those of the references are not -1.
     """
     winners, shares, distances = [], [], []
+    sizes = torch.bincount(labels[references], minlength=classes)
     for near in nearest(features, references, k, search):
         voices = labels[near.rows]  # (Q, k)
         counts = _count(voices, classes)
-        winners.append(majority(voices, near.distances, classes))
+        winner = majority(voices, near.distances, classes)
+        own = labels[near.samples]
+        winners.append(winner)
         shares.append(log_shares(counts.float(), voices.shape[1]))
-        distances.append(angular_distances(features, near))
+        distances.append(angular_distances(features, near, sizes[torch.where(own < 0, winner, own)].clamp_min(1)))
     return Votes(winner=torch.cat(winners), log_shares=torch.cat(shares), distances=torch.cat(distances))
 
 
@@ -58,9 +61,11 @@ def poll_uncertain(
     `features` (N, D); `beliefs` (N, C). The votes are of the S samples, in their order.
     """
     shares, distances = [], []
+    sizes = beliefs[references].sum(0, dtype=torch.float32)
     for near in nearest(features, references, k, search, samples):
         shares.append(log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1]))
-        distances.append(angular_distances(features, near))
+        own = beliefs[near.samples].argmax(1)
+        distances.append(angular_distances(features, near, sizes[own].clamp_min(1)))
     log_share = torch.cat(shares)
     return Votes(winner=log_share.argmax(1), log_shares=log_share, distances=torch.cat(distances))
 

@@ -36,6 +36,11 @@ SHARPER, SHARPEST = 1.02, 35
 """Factor from one temperature that is tried to the next, and the most such steps beyond the likeliest."""
 ROWS_PER_STEP = 20
 """Rows per class that each such step takes: of few rows little can be known, and blurred evidence does less harm."""
+RESERVE = 0.5
+"""Rows of each class (Jeffreys' prior) that are taken to say otherwise than the evidence."""
+MOST_DOUBT = 0.5
+"""Labels that cannot be told from the images: either they are at random or the network has learnt nothing, which are
+taken for equally likely."""
 TOLERANCE = 4e-4
 """Log-likelihood per label by which more noise may be worse than the best and is still taken."""
 TILE_ELEMENTS = 1 << 22
@@ -53,6 +58,12 @@ class Calibration:
     offsets: Tensor
     """b (C,)."""
     noise: NoiseModel
+    reserve: float
+    """Share of p(y | x) that all classes have alike, whatever the evidence: few labels teach nothing for sure."""
+    chances: Tensor
+    """Share (C,) of each class among the given labels."""
+    doubt: float = 0.0
+    """Probability, up to MOST_DOUBT, that the given labels have nothing to do with the images."""
 
     def prior(self, evidence: Tensor) -> Tensor:
         """p(y | x) (N, C) float32, which does not look at the given label, from evidence (N, C)."""
@@ -63,14 +74,15 @@ class Calibration:
         return tiled(self._posterior, evidence, given)
 
     def _prior(self, evidence: Tensor) -> Tensor:
-        return (self.temperature * evidence.float() + self.offsets).softmax(1)
+        believed = (self.temperature * evidence.float() + self.offsets).softmax(1)
+        return (1 - self.reserve) * believed + self.reserve / evidence.shape[1]
 
     def _posterior(self, evidence: Tensor, given: Tensor) -> Tensor:
         prior = self._prior(evidence)
         labelled = given >= 0
         likelihood = torch.ones_like(prior)
         likelihood[labelled] = self.noise.likelihood(prior[labelled], given[labelled])
-        return posterior(prior, likelihood)
+        return posterior(prior, likelihood).lerp(self.chances, self.doubt)
 
 
 def tiled(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -84,11 +96,26 @@ def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
 
     The same input gives the same result. One sample must have a label.
     """
-    rows = _fit_rows(given, evidence.shape[1])
+    classes = evidence.shape[1]
+    rows = _fit_rows(given, classes)
+    reserve = RESERVE * classes / (float((given >= 0).sum()) + RESERVE * classes)
     evidence, given = evidence[rows].float(), given[rows]
-    found = _sharpened(_alternate(evidence, given), evidence, given)
+    found = _sharpened(_alternate(evidence, given, reserve), evidence, given)
     step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
-    return _with_growth(found, evidence[::step], given[::step])
+    found = _with_growth(found, evidence[::step], given[::step])
+    return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
+
+
+def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
+    """How far the labels might as well be drawn by their frequencies alone, whatever the evidence (N, C).
+
+    That explanation and the calibration that was found are compared by their Bayesian information criterion (Schwarz
+    1978), in which the temperature and the offsets count as parameters.
+    """
+    chance = -found.chances[given].log().mean()
+    gained = len(given) * (float(chance) - _negative_log_likelihood(found, evidence, given))
+    cost = (len(found.chances) + 1) / 2 * math.log(len(given))
+    return MOST_DOUBT / (1 + math.exp(min(gained - cost, 700.0)))
 
 
 def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
@@ -131,7 +158,7 @@ def _fit_rows(given: Tensor, classes: int) -> Tensor:
     return rows[:: math.ceil(len(rows) / most)]
 
 
-def _alternate(evidence: Tensor, given: Tensor) -> Calibration:
+def _alternate(evidence: Tensor, given: Tensor, reserve: float) -> Calibration:
     """Transition matrix, temperature and offsets for noise that is the same on all images."""
     classes = evidence.shape[1]
     start = reestimated(torch.nn.functional.one_hot(given, classes) * 0.9 + 0.1 / classes, given)
@@ -139,6 +166,8 @@ def _alternate(evidence: Tensor, given: Tensor) -> Calibration:
         temperature=1.0,
         offsets=evidence.new_zeros(classes),
         noise=NoiseModel(transition=start, growth=0.0),
+        reserve=reserve,
+        chances=torch.bincount(given, minlength=classes) / len(given),
     )
     for _ in range(ROUNDS):
         before = found.noise.transition
@@ -165,7 +194,8 @@ def _maximised(start: Calibration, noise: NoiseModel, evidence: Tensor, given: T
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return Calibration(temperature=float(scale.detach().exp()), offsets=offsets.detach(), noise=noise)
+    temperature = float(scale.detach().exp())
+    return dataclasses.replace(start, temperature=temperature, offsets=offsets.detach(), noise=noise)
 
 
 def _negative_log_likelihood(calibration: Calibration, evidence: Tensor, given: Tensor) -> float:

@@ -12,14 +12,19 @@ FENCE = 2.0
 """Interquartile ranges above the upper quartile of the log-distances at which a sample is as likely foreign as not."""
 STEEPNESS = 4.0
 """How fast, per interquartile range, the log-odds of being foreign rise there."""
+SAME = 1e-3
+"""Distance below which a sample has copies; they do not say how far is far."""
 QUANTILE_ROWS = 1 << 20
 """Most samples that quartiles are taken of, evenly spread; torch sorts no more than some millions for them."""
 
 
 def foreign(distances: Tensor) -> Tensor:
     """Probability (N,) that each sample belongs to no class, from its mean distance (N,) to its neighbours."""
-    logs = distances.float().clamp_min(1e-12).log()
-    some = logs[:: len(logs) // QUANTILE_ROWS + 1]
+    logs = distances.float().clamp_min(SAME).log()
+    singular = logs[distances > SAME]
+    if len(singular) == 0:
+        return torch.zeros_like(logs)
+    some = singular[:: len(singular) // QUANTILE_ROWS + 1]
     lower, upper = torch.quantile(some, torch.tensor([0.25, 0.75], device=logs.device))
     spread = (upper - lower).clamp_min(1e-6)
     probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE))

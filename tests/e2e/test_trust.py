@@ -5,14 +5,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import noisyknn
 from noisyknn import metrics
 from noisyknn.data.noise import inject, transition_rows
 from noisyknn.demo import write_digits
+from noisyknn.observer import Silent
 from tests.small_data import FAST_SETTINGS, draw
 
 LONGER = {**FAST_SETTINGS, "epochs": 6}
+
+
+class Listening(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def test_a_class_of_five_rows_among_hundreds_is_not_swallowed(tmp_path: Path) -> None:
@@ -40,6 +52,28 @@ def test_a_class_for_every_two_rows(tmp_path: Path) -> None:
     result = noisyknn.clean(tmp_path / "images", table, **{**FAST_SETTINGS, "k": 2})
     assert len(result.summary["classes"]) == 60
     assert result.table["confidence"].between(0, 1).all()
+
+
+def test_right_labels_of_many_classes_with_two_rows_each_are_kept(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    patterns = generator.integers(40, 215, (60, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    (tmp_path / "images").mkdir()
+    for row in range(120):
+        pixels = patterns[row // 2] + generator.normal(0, 25, (16, 16, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / "images" / f"{row:03}.png")
+    table = pd.DataFrame({"path": [f"{row:03}.png" for row in range(120)], "label": [row // 2 for row in range(120)]})
+    fixed = noisyknn.clean(tmp_path / "images", table).table
+    assert (fixed["corrected_label"] == fixed["label"]).mean() >= 0.98
+
+
+def test_labels_at_random_are_neither_changed_nor_believed(tmp_path: Path) -> None:
+    table = draw(tmp_path / "images", rows=240)
+    table["label"] = np.random.default_rng(0).permutation(table["label"].to_numpy())
+    notes: list[str] = []
+    result = noisyknn.clean(tmp_path / "images", table, observer=Listening(notes), **FAST_SETTINGS)
+    assert (result.table["corrected_label"] == result.table["label"]).mean() > 0.95
+    assert result.table["confidence"].mean() == pytest.approx(2 / 3, abs=0.1)
+    assert any("next to nothing" in note for note in notes)
 
 
 @pytest.fixture(scope="module")

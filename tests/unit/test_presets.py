@@ -80,6 +80,10 @@ def test_auto_asks_fewer_neighbours_than_a_class_has_voters(rows: int, classes: 
     assert 1 <= config.k <= max(3, config.reference_start * rows / classes)
 
 
+def test_classes_of_a_handful_of_rows_are_learnt_for_longer() -> None:
+    assert auto(rows=70, classes=10)[0].epochs > auto(rows=80, classes=10)[0].epochs
+
+
 def test_more_rows_never_mean_fewer_neighbours_or_smaller_batches() -> None:
     configs = [
         auto_settings(method="crossfit", rows=rows, classes=10, size=32, grey=False, gpu=False)[0]

@@ -100,6 +100,20 @@ def test_samples_without_a_label_are_voted_on_but_never_vote() -> None:
     assert counts(votes, 2) == [[0, 1, 1], [0, 0, 2], [0, 0, 2], [0, 1, 1], [0, 0, 2]]
 
 
+def test_a_sample_is_as_far_as_the_neighbours_that_its_class_has() -> None:
+    """Two rows of class 1 near each other are no strangers, though most of their neighbours are far."""
+    angles = torch.tensor([0.0, 0.1, 0.2, 0.3, 2.0, 2.1])
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    labels = [0, 0, 0, 0, 1, 1]
+    votes = vote(features, list(range(6)), labels, k=4)
+    assert votes.distances[4].item() == pytest.approx(math.sin(0.05) + math.sin(0.85), rel=1e-4)
+    whole = (math.sin(0.05) + math.sin(0.1) + math.sin(0.15) + math.sin(1.0)) / 2  # chords are twice the sine
+    assert votes.distances[0].item() == pytest.approx(whole, rel=1e-4)
+    beliefs = torch.nn.functional.one_hot(torch.tensor(labels), 3).half()
+    soft = poll_uncertain(features, torch.arange(6), beliefs, 4, torch_search.search, torch.arange(6))
+    torch.testing.assert_close(soft.distances, votes.distances)
+
+
 def test_tiles_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(57, 3, generator=generator)

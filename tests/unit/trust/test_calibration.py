@@ -72,6 +72,42 @@ def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch
     assert calibrate(made.logs, made.given).temperature > found
 
 
+@pytest.mark.parametrize(("samples", "classes"), [(600, 10), (40, 2)])
+def test_labels_that_the_evidence_knows_nothing_of_are_doubted(samples: int, classes: int) -> None:
+    """Either they are at random or nothing was learnt: none is changed, and none is said to be surely right."""
+    given = torch.arange(samples) % classes
+    evidence = 3 * torch.randn(samples, classes, generator=torch.Generator().manual_seed(0))
+    found = calibrate(evidence, given)
+    assert found.doubt == pytest.approx(0.5, abs=0.1)
+    beliefs = found.posterior(evidence, given)
+    assert (beliefs.argmax(1) == given).all()
+    assert beliefs.amax(1).mean() == pytest.approx(0.5 + 0.5 / classes, abs=0.1)
+
+
+@pytest.mark.parametrize(("samples", "classes", "rate"), [(100, 2, 0.2), (200, 10, 0.4), (2000, 10, 0.8)])
+def test_labels_that_the_evidence_tells_are_not_doubted(samples: int, classes: int, rate: float) -> None:
+    made = make(samples, classes, symmetric(classes, rate))
+    assert calibrate(made.logs, made.given).doubt < 0.01
+
+
+def test_classes_of_a_handful_of_rows_keep_labels_that_a_poor_network_denies() -> None:
+    """Four rows of each of ten classes, all right; of half of them the network is sure of another class."""
+    given = torch.arange(40) % 10
+    said = torch.where(torch.arange(40) < 20, given, (given + 1 + torch.arange(40) // 10) % 10)
+    evidence = (2.0 * torch.nn.functional.one_hot(said, 10)).log_softmax(1)
+    beliefs = calibrate(evidence, given).posterior(evidence, given)
+    assert (beliefs.argmax(1) == given).all()
+
+
+def test_of_few_labels_nothing_is_known_for_sure() -> None:
+    for rows, sure in ((20, 0.9), (200, 0.98), (20_000, 0.9999)):
+        given = torch.arange(rows) % 10
+        evidence = (100.0 * torch.nn.functional.one_hot(given, 10)).log_softmax(1)
+        found = calibrate(evidence, given).prior(evidence).amax(1)
+        assert float(found.max()) == pytest.approx(1 - 0.9 * 5 / (rows + 5), abs=1e-5)
+        assert abs(float(found.max()) - sure) < 0.1
+
+
 def test_the_posterior_beats_both_the_evidence_and_the_label() -> None:
     made = make(5000, 5, symmetric(5, 0.3), spread=2.0)
     found = calibrate(made.logs, made.given)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from noisyknn.trust.noise_model import STRENGTH, NoiseModel, expected_counts, posterior, reestimated
+from noisyknn.trust.noise_model import CREDIT, STRENGTH, NoiseModel, expected_counts, posterior, reestimated
 from tests.unit.trust.made_labels import symmetric
 
 PRIOR = torch.tensor([[0.999, 0.0005, 0.0005], [0.5, 0.4, 0.1], [0.34, 0.33, 0.33]])
@@ -51,9 +51,9 @@ def test_the_matrix_is_counted_and_leans_on_the_average() -> None:
     beliefs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     given = torch.tensor([0, 1, 1, 1])
     assert expected_counts(beliefs, given).tolist() == [[1, 1.5], [0, 1.5]]
-    wrong = 1.5 / 4
-    first = (1 + STRENGTH * (1 - wrong)) / (2.5 + STRENGTH)
-    second = (1.5 + STRENGTH * (1 - wrong)) / (1.5 + STRENGTH)
+    wrong = 1.5 / (4 + 2 * CREDIT)
+    first = (1 + CREDIT + STRENGTH * (1 - wrong)) / (2.5 + CREDIT + STRENGTH)
+    second = (1.5 + CREDIT + STRENGTH * (1 - wrong)) / (1.5 + CREDIT + STRENGTH)
     assert reestimated(beliefs, given).diagonal().tolist() == pytest.approx([first, second])
     assert reestimated(beliefs, given).sum(1).tolist() == pytest.approx([1, 1])
 

@@ -26,6 +26,15 @@ def test_distances_without_spread_give_probabilities(distances: torch.Tensor) ->
     assert ((foreign(distances) >= 0) & (foreign(distances) <= 1)).all()
 
 
+def test_copies_do_not_make_all_others_foreign() -> None:
+    distances = torch.rand(1000, generator=torch.Generator().manual_seed(0)) + 0.5
+    distances[:900] = 0.0
+    distances[-1] = 20.0
+    found = foreign(distances)
+    assert (found[:-1] < 0.05).all()
+    assert found[-1] > 0.99
+
+
 def test_quartiles_of_very_many_are_those_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     distances = torch.rand(10_000, generator=torch.Generator().manual_seed(0)) + 0.5
     whole = foreign(distances)
