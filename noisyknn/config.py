@@ -30,7 +30,7 @@ class Config:
     method: MethodName = "selknn"
     """How labels are corrected: ``selknn`` (Algorithm 3), ``iterknn`` (Algorithm 2), or ``crossfit``, which judges each
     sample by networks that have not seen its label."""
-    policy: PolicyName = "careful"
+    policy: PolicyName = "paper"
     """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
     min_confidence: float = 0.4
     """Probability of being right that a correction must have under the careful policy."""
@@ -114,6 +114,24 @@ class Config:
     seed: int = 0
     """Seed of everything random."""
 
+    def unused(self) -> frozenset[str]:
+        """Names of settings that have no effect beside the others."""
+        of_shares = {"reference_start", "reference_step"}
+        found: set[str] = set() if self.method == "crossfit" else {"folds"}
+        if self.method == "crossfit":
+            found |= {"gamma", "gamma_decay", "references_per_class", *of_shares}
+        elif self.method == "iterknn":
+            found |= {"references_per_class", *of_shares}
+        elif self.references_per_class is not None:
+            found |= of_shares
+        if self.policy == "paper":
+            found.add("min_confidence")
+        if self.schedule == "one-cycle":
+            found.add("drops")
+        if self.loss == "ce":
+            found |= {"alpha", "beta", "log_zero"}
+        return frozenset(found)
+
     def __post_init__(self) -> None:
         """Check every value, from wherever it came; raises UsageError naming the option."""
         for name, hint in get_type_hints(type(self)).items():
@@ -128,8 +146,11 @@ class Config:
             raise UsageError(f"--store-size {self.store_size} is smaller than --image-size {self.image_size}")
         if self.method == "crossfit" and self.episodes < self.folds:
             raise UsageError(
-                f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode"
+                f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode, "
+                "and needs two; give more episodes or fewer folds, or another --method"
             )
+        if self.loss == "sce" and self.alpha == self.beta == 0:
+            raise UsageError("--alpha 0 and --beta 0 leave nothing to learn from; give one of them a weight")
 
 
 _HUGE = 1e9

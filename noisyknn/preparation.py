@@ -128,6 +128,8 @@ def configure(
     config = overridden(settings, overrides)
     find_search(config.search, device)  # one that is not installed is told now
     observer.note(reason)
+    if unused := sorted(config.unused() & overrides.keys()):
+        observer.note(f"without effect beside the other settings: {first_ten(unused)}")
     observer.note(f"{describe(config)}; {'bf16' if wants_bf16(config.precision, device) else 'fp32'} on {device}")
     return config
 

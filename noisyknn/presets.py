@@ -26,16 +26,20 @@ def preset_settings(
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
     """A preset's settings with `overrides` put over them; cut to other epochs, its schedule keeps its shape.
 
-    A preset cut to fewer episodes than it has folds takes as many folds as there are episodes.
+    Where only one of episodes and folds is given, the preset's other follows, so that each fold has its episode.
     """
-    episodes, folds = overrides.get("episodes"), settings.get("folds", Config.folds)
+    planned = {"folds": Config.folds, "episodes": Config.episodes, **settings, **overrides}
+    folds, episodes = planned["folds"], planned["episodes"]
     if isinstance(episodes, int) and isinstance(folds, int) and 2 <= episodes < folds:
-        overrides = {"folds": episodes, **overrides}
+        if "folds" not in overrides:
+            overrides = {**overrides, "folds": episodes}
+        elif "episodes" not in overrides:
+            overrides = {**overrides, "episodes": folds}
     config = make_config({**settings, **overrides})
     if "epochs" not in overrides or "drops" in overrides:
         return config
-    planned = make_config(settings).epochs
-    drops = tuple(max(1, round(drop * config.epochs / planned)) for drop in config.drops)
+    whole = make_config(settings).epochs
+    drops = tuple(max(1, round(drop * config.epochs / whole)) for drop in config.drops)
     return dataclasses.replace(config, drops=drops)
 
 
@@ -80,6 +84,7 @@ def auto_settings(
     voters_per_class = rows * REFERENCE_START / classes
     settings: dict[str, object] = {
         "method": method,
+        "policy": "careful",
         "backbone": "preact_resnet18" if gpu else "cnn8",
         "image_size": image_size,
         "crop_padding": max(1, image_size // 16),

@@ -3,26 +3,33 @@
 All but the first need predictions about each sample that were made without its label: ``clean --save-probabilities``.
 """
 
+import importlib.util
+
 import numpy as np
 
 from noisyknn.data.corrected import CorrectedTable, Predictions
-from noisyknn.errors import UsageError
 from noisyknn.metrics import Labels, RuleMetrics, rule_metrics
 
 
 def compare(table: CorrectedTable, predictions: Predictions) -> tuple[RuleMetrics, ...]:
     """The labels of `table`, and what each rule would have made of the given ones.
 
-    Raises UsageError where cleanlab is not installed.
+    cleanlab's is left out where it is not installed (`has_cleanlab`).
     """
     results = {
         "noisyknn": table.corrected,
         "keep everything": table.given,
         "argmax of the probabilities": argmax(table, predictions),
         "vote of the neighbours": predictions.vote,
-        "cleanlab's issues to argmax": cleanlab_to_argmax(table, predictions),
     }
+    if has_cleanlab():
+        results["cleanlab's issues to argmax"] = cleanlab_to_argmax(table, predictions)
     return tuple(rule_metrics(rule, table.truth, table.given, labels) for rule, labels in results.items())
+
+
+def has_cleanlab() -> bool:
+    """Whether cleanlab is installed."""
+    return importlib.util.find_spec("cleanlab") is not None
 
 
 def argmax(table: CorrectedTable, predictions: Predictions) -> Labels:
@@ -38,10 +45,8 @@ def cleanlab_to_argmax(table: CorrectedTable, predictions: Predictions) -> Label
 
     Samples without a label get the argmax as well. Source: Northcutt et al. 2021, Confident Learning.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError as error:
-        raise UsageError("to compare with cleanlab, install it: pip install 'noisyknn[bench]'") from error
+    from cleanlab.filter import find_label_issues
+
     place = np.full(len(table.classes) + 1, -1)
     place[predictions.columns] = np.arange(len(predictions.columns))
     label = place[table.given]  # of a sample without a label, -1 picks the last, which is -1

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from noisyknn.observer import Silent
+
 CLASSES = ("blue", "green", "red")
 FAST_SETTINGS: dict[str, Any] = {
     "epochs": 1,
@@ -42,6 +44,16 @@ def draw(folder: Path, rows: int = 48) -> pd.DataFrame:
         true.append(CLASSES[colour])
         given.append(CLASSES[(colour + (row % 7 == 0)) % 3])
     return pd.DataFrame({"path": names, "label": given, "clean_label": true})
+
+
+class Listening(Silent):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -50,7 +50,8 @@ def clean(
     policy: Annotated[
         Literal["careful", "paper"] | None,
         typer.Option(
-            help="careful: correct what is likely enough right; paper: apply every vote.", show_default="careful"
+            help="careful: correct what is likely enough right; paper: apply every vote.",
+            show_default="careful; paper in the paper's presets",
         ),
     ] = None,
     min_confidence: Annotated[

@@ -53,7 +53,7 @@ def evaluate(
     probabilities: Annotated[
         Path | None,
         typer.Option(
-            help="What clean --save-probabilities wrote: compares with simple rules and cleanlab (extra bench)."
+            help="What clean --save-probabilities wrote: compares with simple rules and, if installed, cleanlab."
         ),
     ] = None,
     table_format: FormatOption = None,
@@ -94,6 +94,8 @@ def evaluate(
     _note_what_is_missing(columns)
     figures = dataclasses.asdict(result)
     if probabilities is not None:
+        if not rules.has_cleanlab():
+            note("cleanlab is not installed and not compared with: pip install 'noisyknn[bench]'")
         compared = rules.compare(columns, read_predictions(probabilities, columns))
         figures["rules"] = [dataclasses.asdict(rule) for rule in compared]
     for one_class in figures["per_class"]:
@@ -111,6 +113,8 @@ def evaluate(
 
 
 def _note_what_is_missing(columns: "CorrectedTable") -> None:
+    if unknown := int((columns.truth < 0).sum()):
+        note(f"{unknown} of {len(columns.truth)} rows have no true label and are not evaluated")
     if columns.is_issue is None:
         note("the table has no column is_label_issue: precision, recall and f1 are not known")
     if columns.label_score is None:

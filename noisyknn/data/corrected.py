@@ -26,6 +26,8 @@ from noisyknn.errors import InputError, UsageError, first_ten, quoted
 Source = Path | BinaryIO | pd.DataFrame
 Codes = npt.NDArray[np.int64]
 T = TypeVar("T")
+SUM_TOLERANCE = 1e-3
+"""How far the probabilities of a row may sum to something else than 1, by rounding."""
 TRUTH_COLUMNS = ("clean_label", "true_label", "label")  # of a file of truths; in a corrected table "label" is the given
 
 
@@ -33,6 +35,8 @@ TRUTH_COLUMNS = ("clean_label", "true_label", "label")  # of a file of truths; i
 class CorrectedTable:
     """N rows of a corrected table; labels are indices into `classes`, -1 where there is none."""
 
+    table: Table
+    """As it was read."""
     classes: list[Label]
     """Every label of the three columns once, those of the truth first and in ascending order."""
     truth: Codes
@@ -78,6 +82,7 @@ def read_corrected(
     given_column = find_column(table, candidates, label_column, "--label-column")
     classes, codes = _in_common([truth, encode_labels(table, given_column), encode_labels(table, "corrected_label")])
     return CorrectedTable(
+        table=table,
         classes=classes,
         truth=codes[0],
         given=codes[1],
@@ -101,53 +106,74 @@ class Predictions:
 
 
 def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
-    """Read the predictions about the very rows of `table`; raises InputError where they are not about these."""
+    """Read the predictions about the very rows of `table`, in their order.
+
+    Raises InputError where they are not about these, or no probabilities of the classes that were given.
+    """
     found = read_table(source, chosen_format="parquet" if isinstance(source, Path) else None)
     names = [str(name) for name in found.frame.columns if str(name).startswith("p(") and str(name).endswith(")")]
     if "vote" not in found.frame.columns or not names:
         raise InputError(f"{found.name} does not come from `noisyknn clean --save-probabilities`")
-    if len(found.frame) != len(table.given):
-        raise InputError(f"{found.name} has {len(found.frame)} rows, the corrected table {len(table.given)}")
+    _check_same_rows(found, table.table)
     code = {label_text(label): c for c, label in enumerate(table.classes)}
     vote_classes, votes = encode_labels(found, "vote")
     texts = [label_text(name[2:-1]) for name in names]
     if unknown := [text for text in (*texts, *map(label_text, vote_classes)) if text not in code]:
         raise InputError(f"{found.name} is about other labels than the corrected table: {first_ten(unknown)}")
+    if lacking := sorted({label_text(table.classes[c]) for c in table.given.tolist() if c >= 0} - set(texts)):
+        raise InputError(f"{found.name} has no column of probabilities for the given labels {first_ten(lacking)}")
     places = np.array([*(code[label_text(label)] for label in vote_classes), -1], dtype=np.int64)
     return Predictions(
         columns=np.array([code[text] for text in texts], dtype=np.int64),
-        probabilities=np.stack([_required(found, name) for name in names], axis=1),
+        probabilities=_distributions(found, names),
         vote=places[votes],
     )
 
 
-def _required(table: Table, column: str) -> npt.NDArray[np.float64]:
-    cells = _cells(table, column, _probability, float("nan"), "a probability (0 to 1)")
-    assert cells is not None  # the column is there
-    return cells
+def _check_same_rows(found: Table, table: Table) -> None:
+    if len(found.frame) != len(table.frame):
+        raise InputError(f"{found.name} has {len(found.frame)} rows, the corrected table {len(table.frame)}")
+    path_column = found.frame.columns[0]
+    find_column(table, (), path_column, f"the column of paths of {found.name}")
+    pairs = zip(found.frame[path_column].tolist(), table.frame[path_column].tolist(), strict=True)
+    if other := [row for row, (one, two) in enumerate(pairs, 1) if str(one) != str(two)]:
+        raise InputError(
+            f"{found.name} has other paths than the corrected table in {len(other)} rows (rows {first_ten(other)}); "
+            "give both as clean wrote them, rows in the same order"
+        )
+
+
+def _distributions(table: Table, columns: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Probabilities (N, K); each row sums to 1, or is NaN throughout."""
+    cells = [_cells(table, column, _probability, float("nan"), "a probability (0 to 1)") for column in columns]
+    probabilities = np.stack([column for column in cells if column is not None], axis=1)  # they are all there
+    said = ~np.isnan(probabilities).all(axis=1)
+    if wrong := [row + 1 for row in np.flatnonzero(said) if not abs(probabilities[row].sum() - 1) < SUM_TOLERANCE]:
+        raise InputError(f"{table.name}: the probabilities of rows {first_ten(wrong)} do not sum to 1")
+    return probabilities
 
 
 def _joined_truth(
     table: Table, truth_table: Table, truth_column: str | None, path_column: str | None
 ) -> tuple[list[Label], Codes]:
-    """Classes of the truth and the class (N,) of each row of `table`."""
+    """Classes of the truth and the class (N,) of each row of `table`, -1 where the truth has no row of its path."""
     truth_column = find_column(truth_table, TRUTH_COLUMNS, truth_column, "--truth-column")
     classes, codes = encode_labels(truth_table, truth_column)
     rows_of: dict[str, list[int]] = {}
     for row, path in enumerate(_paths(truth_table, path_column)):
         rows_of.setdefault(path, []).append(row)
     paths = _paths(table, path_column)
-    if missing := [f"{row} ({quoted(path)})" for row, path in enumerate(paths, 1) if path not in rows_of]:
+    if not any(path in rows_of for path in paths):
         raise InputError(
-            f"{table.name}: {len(missing)} rows have no row with their path in {truth_table.name} "
-            f"(rows {first_ten(missing)}); add them, or name the columns of paths with --path-column"
+            f"{truth_table.name} has none of the paths of {table.name}, {quoted(paths[0])} for one; are these its "
+            "truths? Name the columns of paths with --path-column"
         )
-    if twice := [path for path in dict.fromkeys(paths) if len(rows_of[path]) > 1]:
+    if twice := [path for path in dict.fromkeys(paths) if len(rows_of.get(path, ())) > 1]:
         found = [f"{quoted(path)} in rows {first_ten([row + 1 for row in rows_of[path]])}" for path in twice]
         raise InputError(
             f"{truth_table.name}: {len(twice)} paths have several truths ({first_ten(found)}); keep one row per image"
         )
-    return classes, codes[[rows_of[path][0] for path in paths]]
+    return classes, np.array([codes[rows_of[path][0]] if path in rows_of else -1 for path in paths], dtype=np.int64)
 
 
 def _paths(table: Table, path_column: str | None) -> list[str]:

@@ -7,6 +7,7 @@ stays text. Parquet keeps its types.
 import codecs
 import csv
 import io
+import json
 import re
 import sys
 from typing import BinaryIO, Literal
@@ -133,7 +134,18 @@ def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
         table = pa.Table.from_pandas(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"the table cannot be stored as Parquet, write CSV instead: {error}") from error
-    pq.write_table(table, file)
+    pq.write_table(_readable_by_pandas(table), file)
+
+
+def _readable_by_pandas(table: pa.Table) -> pa.Table:
+    """`table` without the types in pandas' metadata that pandas itself writes but cannot read: dictionaries, lists."""
+    about = json.loads(table.schema.metadata[b"pandas"])
+    for column in about["columns"]:
+        try:
+            pd.api.types.pandas_dtype(column["numpy_type"])
+        except (TypeError, NotImplementedError):
+            column["numpy_type"] = "object"
+    return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(about)})
 
 
 def write_csv(frame: pd.DataFrame, file: BinaryIO) -> None:

@@ -34,7 +34,7 @@ FIGURES = {
 RELIABILITY = [(0.4, 1, 0), (0.5, 1, 1), (0.6, 1, 0), (0.8, 1, 1), (0.9, 1, 1)]
 PROBABILITIES = pd.DataFrame(
     {
-        "path": list("abcdef"),
+        "path": [f"{name}.png" for name in "abcdef"],
         "vote": ["cat", "cat", "dog", "dog", "dog", "cat"],
         "p(cat)": [0.9, 0.9, 0.2, 0.1, None, 0.9],
         "p(dog)": [0.1, 0.1, 0.8, 0.9, None, 0.1],
@@ -56,7 +56,7 @@ def fixed(tmp_path: Path) -> Path:
 
 def test_json_of_a_truth_in_the_table(cli: Cli, fixed: Path) -> None:
     result = cli("evaluate", fixed, "--truth-column", "truth", "--json")
-    assert (result.code, result.stderr) == (0, "")
+    assert (result.code, result.stderr) == (0, "noisyknn: 1 of 6 rows have no true label and are not evaluated\n")
     figures = json.loads(result.stdout)
     per_class, reliability = figures.pop("per_class"), figures.pop("reliability")
     assert figures == pytest.approx(FIGURES)
@@ -140,6 +140,11 @@ def test_simple_rules_are_compared_on_the_same_probabilities(cli: Cli, fixed: Pa
         (lambda frame: frame.iloc[:4], "has 4 rows, the corrected table 6"),
         (lambda frame: frame.rename(columns={"p(cat)": "p(cow)"}), "about other labels than the corrected table: cow"),
         (lambda frame: frame.assign(vote="cow"), "about other labels than the corrected table: cow"),
+        (lambda frame: frame.iloc[::-1], "other paths than the corrected table in 6 rows (rows 1, 2, 3, 4, 5, 6)"),
+        (lambda frame: frame.rename(columns={"path": "name"}), "no column 'name' (the column of paths of "),
+        (lambda frame: frame.drop(columns="p(dog)"), "no column of probabilities for the given labels dog"),
+        (lambda frame: frame.assign(**{"p(dog)": 0.0}), "the probabilities of rows 1, 2, 3, 4, 5, 6 do not sum to 1"),
+        (lambda frame: frame.assign(**{"p(dog)": None}), "the probabilities of rows 1, 2, 3, 4, 6 do not sum to 1"),
         (lambda frame: frame.assign(**{"p(dog)": "x"}), "column 'p(dog)': not a probability (0 to 1) in 6 rows"),
         (lambda frame: frame.assign(**{"p(dog)": 1.5}), "column 'p(dog)': not a probability (0 to 1) in 6 rows"),
     ],
@@ -202,11 +207,12 @@ def test_labels_that_standard_output_cannot_spell(fixed: Path, encoding: str, op
         assert "é😀".encode(encoding, "backslashreplace").decode(encoding) in text
 
 
-def test_without_cleanlab_its_cure_is_told(
+def test_without_cleanlab_the_other_rules_are_compared(
     cli: Cli, fixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     PROBABILITIES.to_parquet(tmp_path / "p.parquet")
-    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    result = cli("evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet")
-    assert (result.code, result.stdout) == (2, b"")
+    monkeypatch.setattr("noisyknn.rules.has_cleanlab", lambda: False)
+    result = cli("evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet", "--json")
     assert "pip install 'noisyknn[bench]'" in result.stderr
+    rules = [one["rule"] for one in json.loads(result.stdout)["rules"]]
+    assert rules == ["noisyknn", "keep everything", "argmax of the probabilities", "vote of the neighbours"]

@@ -11,20 +11,9 @@ import noisyknn
 from noisyknn import metrics
 from noisyknn.data.noise import inject, transition_rows
 from noisyknn.demo import write_digits
-from noisyknn.observer import Silent
-from tests.small_data import FAST_SETTINGS, draw
+from tests.small_data import FAST_SETTINGS, Listening, draw
 
 LONGER = {**FAST_SETTINGS, "epochs": 6}
-
-
-class Listening(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self, notes: list[str]) -> None:
-        self.notes = notes
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_a_class_of_five_rows_among_hundreds_is_not_swallowed(tmp_path: Path) -> None:
@@ -69,11 +58,11 @@ def test_right_labels_of_many_classes_with_two_rows_each_are_kept(tmp_path: Path
 def test_labels_at_random_are_neither_changed_nor_believed(tmp_path: Path) -> None:
     table = draw(tmp_path / "images", rows=240)
     table["label"] = np.random.default_rng(0).permutation(table["label"].to_numpy())
-    notes: list[str] = []
-    result = noisyknn.clean(tmp_path / "images", table, observer=Listening(notes), **FAST_SETTINGS)
+    listening = Listening()
+    result = noisyknn.clean(tmp_path / "images", table, observer=listening, **FAST_SETTINGS)
     assert (result.table["corrected_label"] == result.table["label"]).mean() > 0.95
     assert result.table["confidence"].mean() == pytest.approx(2 / 3, abs=0.1)
-    assert any("next to nothing" in note for note in notes)
+    assert any("next to nothing" in note for note in listening.notes)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,28 @@ import pytest
 from noisyknn.config import PRESETS, Config, PresetName, make_config, read_config
 from noisyknn.errors import UsageError
 
+SHARES = {"reference_start", "reference_step"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "unused"),
+    [
+        ({"method": "crossfit", "policy": "careful"}, {"gamma", "gamma_decay", "references_per_class"} | SHARES),
+        ({"method": "selknn"}, {"folds", "min_confidence"}),
+        ({"method": "iterknn", "policy": "careful"}, {"folds", "references_per_class"} | SHARES),
+        ({"references_per_class": 9, "policy": "careful"}, {"folds"} | SHARES),
+        ({"loss": "ce", "schedule": "one-cycle"}, {"folds", "min_confidence", "drops", "alpha", "beta", "log_zero"}),
+    ],
+)
+def test_what_has_no_effect_beside_the_other_settings_is_known(settings: dict[str, object], unused: set[str]) -> None:
+    assert make_config(settings).unused() == unused
+
+
+def test_a_loss_of_no_weight_is_refused() -> None:
+    with pytest.raises(UsageError, match="--alpha 0 and --beta 0 leave nothing to learn from"):
+        make_config({"alpha": 0, "beta": 0})
+    assert make_config({"alpha": 0, "beta": 0, "loss": "ce"}).alpha == 0
+
 
 @pytest.mark.parametrize(
     ("name", "value", "stored"),

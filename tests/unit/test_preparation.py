@@ -11,7 +11,7 @@ from noisyknn.data.table import LabelTable, read_labels
 from noisyknn.errors import InputError, MachineError, UsageError
 from noisyknn.observer import Silent
 from noisyknn.preparation import Job, check_labels, identify, prepare, read_truth
-from tests.small_data import draw
+from tests.small_data import Listening, draw
 
 
 def table_of(**columns: object) -> LabelTable:
@@ -175,3 +175,12 @@ def test_true_labels_are_no_part_of_what_a_run_is(images: Path) -> None:
     job = job_of(images)
     told = Job(table=job.table, images=images, files=job.files, truth=np.zeros(12, dtype=np.int64), config=job.config)
     assert identify(told) == identify(job)
+
+
+def test_settings_without_effect_are_named(images: Path) -> None:
+    table, listening = table_of(label=["a", "b", "c"] * 4), Listening()
+    prepare(table, images, None, "auto", {"k": 2, "gamma": 0.5, "reference_step": 0.2}, listening)
+    assert "without effect beside the other settings: gamma, reference_step" in listening.notes
+    listening.notes.clear()
+    prepare(table, images, None, "auto", {"k": 2, "folds": 3}, listening)
+    assert not any("without effect" in note for note in listening.notes)

@@ -95,6 +95,11 @@ def test_more_rows_never_mean_fewer_neighbours_or_smaller_batches() -> None:
         assert values[0] < values[-1]
 
 
+def test_the_paper_applies_every_vote_and_auto_does_not() -> None:
+    assert {overridden(preset, {}).policy for preset in PRESETS.values()} == {"paper"}
+    assert auto(rows=500)[0].policy == "careful"
+
+
 def test_a_preset_cut_to_other_epochs_keeps_the_shape_of_its_schedule() -> None:
     assert overridden({}, {"epochs": 12}).drops == (6, 9)
     assert overridden(PRESETS["cifar100"], {"epochs": 60}).drops == (40, 60)
@@ -107,6 +112,7 @@ def test_a_preset_cut_to_few_episodes_takes_as_many_folds() -> None:
     settings, _ = auto_settings(method="crossfit", rows=500, classes=4, size=32, grey=False, gpu=False)
     assert [overridden(settings, {"episodes": episodes}).folds for episodes in (2, 3, 4, 5, 20)] == [2, 3, 4, 4, 4]
     assert overridden(settings, {"episodes": 7, "folds": 6}).folds == 6
+    assert [overridden(settings, {"folds": folds}).episodes for folds in (2, 8, 10)] == [8, 8, 10]
     for refused in ({"episodes": 1}, {"episodes": 3, "folds": 4}):
         with pytest.raises(UsageError, match="fewer than --folds"):
             overridden(settings, refused)

@@ -81,10 +81,12 @@ def test_truth_of_another_table_is_joined_by_path() -> None:
     assert names([*found.classes], found.given) == ["cat", "cat", "dog", None]
 
 
-def test_every_row_needs_a_truth_in_the_other_table() -> None:
+def test_the_other_table_may_know_the_truth_of_some_rows_but_not_of_none() -> None:
     other = pd.DataFrame({"path": ["a.png", "c.png"], "label": ["cat", "dog"]})
-    with pytest.raises(InputError, match=r"2 rows .*rows 2 \('b.png'\), 4 \('d.png'\)"):
-        read_corrected(frame(), truth_column="label", truth_source=other)
+    found = read_corrected(frame(), truth_column="label", truth_source=other)
+    assert names([*found.classes], found.truth) == ["cat", None, "dog", None]
+    with pytest.raises(InputError, match=r"none of the paths of the DataFrame, 'a.png' for one"):
+        read_corrected(frame(), truth_column="label", truth_source=other.assign(path=["x", "y"]))
 
 
 def test_no_row_may_have_several_truths_in_the_other_table() -> None:

@@ -282,6 +282,19 @@ def test_parquet_keeps_types_and_values(tmp_path: Path) -> None:
         assert again.column(name).to_pylist() == table.column(name).to_pylist(), name
 
 
+def test_pandas_reads_what_was_written_of_categories_and_lists(tmp_path: Path) -> None:
+    path = tmp_path / "categories.parquet"
+    frame = pd.DataFrame(
+        {"label": pd.Categorical(["a", "b", "a"]), "boxes": [[1], [2, 3], []], "text": ["x", "y", "z"]}
+    )
+    frame.to_parquet(path)
+    read = read_table(path).frame
+    write_table(read, path)
+    assert pd.read_parquet(path)["label"].astype(str).tolist() == ["a", "b", "a"]
+    assert [list(cell) for cell in pd.read_parquet(path)["boxes"]] == [[1], [2, 3], []]
+    assert read_table(path).frame.equals(read)
+
+
 def test_parquet_keeps_nan_apart_from_null(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [float("nan"), None, 1.0]}), tmp_path / "in.parquet")
     write_table(read_table(tmp_path / "in.parquet").frame, tmp_path / "out.parquet")
