@@ -2,6 +2,7 @@
 # A data-prep job: clean a table of labels, keep the summary, and stop where more than a fifth of the labels seem wrong.
 # Usage: clean_and_gate.sh IMAGES LABELS OUT; ends with 4 where the gate is shut, the table being written all the same.
 set -euo pipefail
+[ $# = 3 ] || { sed -n 2,3p "$0" >&2; exit 2; }
 images=$1 labels=$2 out=$3
 
 noisyknn clean --images "$images" --labels "$labels" --out "$out" --summary "$out.summary.json" --max-noise 0.2 --overwrite

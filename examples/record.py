@@ -20,6 +20,8 @@ import torch
 
 def main() -> None:
     """Run the command that follows NAME, with a summary and an output of its own."""
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     name, *arguments = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         summary = Path(folder) / "summary.json"

@@ -13,6 +13,7 @@ import argparse
 import datetime
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -69,11 +70,14 @@ def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         table, fixed, probabilities = data / "labels.csv", folder / "fixed.parquet", folder / "p.parquet"
+        commands: list[list[object]] = []  # as they would be given where the data lie
         summary, column, truth = folder / "summary.json", "clean_label", "clean_label"
         if isinstance(source, list):
             table, column = folder / "noisy.csv", "noisy_label"
             labels = ["--labels", data / "labels.csv", "--label-column", "clean_label", "--out", table]
             run("inject-noise", *labels, *source, "--seed", seed, "--quiet")
+            shown = ["--labels", "labels.csv", "--label-column", "clean_label", "--out", table.name]
+            commands.append(["inject-noise", *shown, *source, "--seed", seed])
         elif source == truth:  # the truth as it is given: a column of its own for each
             table, column = folder / "clean.csv", "given_label"
             header, *lines = (data / "labels.csv").read_text().splitlines()
@@ -83,6 +87,8 @@ def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]
         else:
             column = source
         options = ["--images", data / "images", "--labels", table, "--label-column", column, "--seed", seed]
+        shown = ["--images", "images", "--labels", table.name, "--label-column", column, "--seed", seed]
+        commands.append(["clean", *shown, "--out", fixed.name])
         started = time.perf_counter()
         run("clean", *options, "--out", fixed, "--save-probabilities", probabilities, "--summary", summary, "--quiet")
         seconds = time.perf_counter() - started
@@ -97,7 +103,7 @@ def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]
         "status": told["status"],
         "config": told["config"],
         "seconds": round(seconds, 1),
-        "command": f"noisyknn clean --label-column {column} --seed {seed} (default options)",
+        "command": " && ".join(shlex.join(map(str, ["noisyknn", *command])) for command in commands),
         "commit": output("git", "rev-parse", "HEAD"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "hardware": f"{hardware()}, {torch.get_num_threads()} used",

@@ -24,7 +24,7 @@ from noisyknn.models.factory import build_backbone
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
 from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
-from noisyknn.results import NEW_COLUMNS, Labels
+from noisyknn.results import NEW_COLUMNS, Labels, prediction_columns
 from noisyknn.training.device import find_device, thread_count, wants_bf16
 
 RARE = 20
@@ -78,6 +78,11 @@ def prepare(
     if taken := [column for column in NEW_COLUMNS if column in table.table.frame.columns]:
         raise InputError(
             f"{table.table.name} has already the columns {first_ten(taken)}, which clean writes; rename or remove them"
+        )
+    if table.path_column in prediction_columns(table.classes):
+        raise InputError(
+            f"{table.table.name}: the column of paths is called {table.path_column!r}, like one of those that "
+            "--save-probabilities writes; rename it"
         )
     truth = read_truth(table, truth_column)
     check_classes(table, table.given_labels, "")

@@ -1,7 +1,7 @@
 """What a run gives back: the table with its new columns, and the summary."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from noisyknn import metrics
-from noisyknn.data.table import LabelTable
+from noisyknn.data.table import Label, LabelTable
 from noisyknn.trust.decide import LIKELY
 
 Labels = npt.NDArray[np.int64]
@@ -85,8 +85,13 @@ def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
     """
     frame = pd.DataFrame({table.path_column: table.table.frame[table.path_column]})
     frame["vote"] = table.as_column(fill_unreadable(outcome.voted, outcome.readable, table.given_labels))
-    columns = {f"p({label})": outcome.prior[:, c] for c, label in enumerate(table.classes)}
+    columns = dict(zip(prediction_columns(table.classes)[1:], outcome.prior.T, strict=True))
     return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+
+
+def prediction_columns(classes: Sequence[Label]) -> list[str]:
+    """Names of the columns of `probability_table`, but for the first, of paths."""
+    return ["vote", *(f"p({label})" for label in classes)]
 
 
 def unlikely(outcome: Outcome) -> npt.NDArray[np.bool_]:

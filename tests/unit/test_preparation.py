@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,18 @@ def job_of(images: Path, **settings: Any) -> Job:
 
 
 def test_a_class_that_may_be_misspelt_is_told_of(images: Path) -> None:
-    class Listener(Silent):
-        def note(self, message: str) -> None:
-            told.append(message)
-
-    told: list[str] = []
+    listening = Listening()
     labels = ["square"] * 45 + ["circle"] * 45 + ["sqaure"] * 2
     frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(92)], "label": labels})
-    prepare(read_labels(frame), images, None, "auto", {}, Listener())
-    assert told[-1] == "much rarer than the other classes, so perhaps misspelt: 'sqaure' (2 rows)"
+    prepare(read_labels(frame), images, None, "auto", {}, listening)
+    assert listening.notes[-1] == "much rarer than the other classes, so perhaps misspelt: 'sqaure' (2 rows)"
+
+
+@pytest.mark.parametrize("column", ["vote", "p(a)"])
+def test_a_column_of_paths_named_like_one_of_the_probabilities_is_refused(images: Path, column: str) -> None:
+    frame = pd.DataFrame({column: [f"{row:02d}.png" for row in range(12)], "label": ["a", "b", "c"] * 4})
+    with pytest.raises(InputError, match=f"the column of paths is called '{re.escape(column)}'"):
+        prepare(read_labels(frame, path_column=column), images, None, "auto", {}, Silent())
 
 
 def test_true_labels_are_compared_as_values() -> None:
