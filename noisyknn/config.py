@@ -77,7 +77,7 @@ class Config:
     weight_decay: float = 1e-4
     """L2 penalty of the optimiser."""
     schedule: Literal["step", "one-cycle"] = "step"
-    """``step`` divides the rate by 10 at each of ``drops``; ``one-cycle`` warms up and falls to 0."""
+    """``step`` divides the rate by 10 at each of ``drops``; ``one-cycle`` warms up over a quarter and falls to 0."""
     drops: tuple[int, ...] = (60, 90)
     """Epochs at which the step schedule divides the learning rate by 10."""
 

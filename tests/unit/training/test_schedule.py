@@ -49,9 +49,3 @@ def test_one_cycle_by_hand() -> None:
     places = [(0, 0.0), (0, 0.5), (1, 0.0), (2, 0.0), (5, 0.0), (7, 0.5)]
     rates = [learning_rate(config, *place) for place in places]
     assert rates == pytest.approx([0.012, 0.075, 0.15, 0.3, 0.15, 0.025])
-
-
-def test_muon_warms_up_sooner() -> None:
-    muon, sgd = (make_config({"schedule": "one-cycle", "epochs": 100, "optimizer": name}) for name in ("muon", "sgd"))
-    assert learning_rate(muon, 5, 0) == muon.lr == learning_rate(sgd, 25, 0) == sgd.lr
-    assert learning_rate(muon, 0, 0) > 0
