@@ -22,7 +22,7 @@ LEAST = 1e-9
 """What probabilities are kept above, so that logarithms and quotients stay finite."""
 STRENGTH = 20.0
 """Rows of a class that the average noise of all classes counts for in the estimate of its own."""
-CREDIT = 2.0
+CREDIT = 1.0
 """Rows of each class whose labels are believed right before any is seen: from a handful no network learns a class, and
 what it does not know must not pass for noise."""
 
