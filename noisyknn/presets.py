@@ -26,11 +26,11 @@ def preset_settings(
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
     """A preset's settings with `overrides` put over them; cut to other epochs, its schedule keeps its shape.
 
-    Where only one of episodes and folds is given, the preset's other follows, so that each fold has its episode.
+    Where crossfit is given only one of episodes and folds, the other follows, so that each fold has its episode.
     """
-    planned = {"folds": Config.folds, "episodes": Config.episodes, **settings, **overrides}
-    folds, episodes = planned["folds"], planned["episodes"]
-    if isinstance(episodes, int) and isinstance(folds, int) and 2 <= episodes < folds:
+    planned = {field.name: field.default for field in dataclasses.fields(Config)} | {**settings, **overrides}
+    folds, episodes, crossfit = planned["folds"], planned["episodes"], planned["method"] == "crossfit"
+    if crossfit and isinstance(episodes, int) and isinstance(folds, int) and 2 <= episodes < folds:
         if "folds" not in overrides:
             overrides = {**overrides, "folds": episodes}
         elif "episodes" not in overrides:

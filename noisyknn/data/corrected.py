@@ -112,7 +112,7 @@ def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
     """
     found = read_table(source, chosen_format="parquet" if isinstance(source, Path) else None)
     names = [str(name) for name in found.frame.columns if str(name).startswith("p(") and str(name).endswith(")")]
-    if "vote" not in found.frame.columns or not names:
+    if "vote" not in found.frame.columns or not names or found.frame.columns[0] in ("vote", *names):
         raise InputError(f"{found.name} does not come from `noisyknn clean --save-probabilities`")
     _check_same_rows(found, table.table)
     code = {label_text(label): c for c, label in enumerate(table.classes)}

@@ -137,6 +137,7 @@ def test_simple_rules_are_compared_on_the_same_probabilities(cli: Cli, fixed: Pa
     [
         (lambda frame: frame.drop(columns="vote"), "does not come from `noisyknn clean --save-probabilities`"),
         (lambda frame: frame[["path", "vote"]], "does not come from `noisyknn clean --save-probabilities`"),
+        (lambda frame: frame.drop(columns="path"), "does not come from `noisyknn clean --save-probabilities`"),
         (lambda frame: frame.iloc[:4], "has 4 rows, the corrected table 6"),
         (lambda frame: frame.rename(columns={"p(cat)": "p(cow)"}), "about other labels than the corrected table: cow"),
         (lambda frame: frame.assign(vote="cow"), "about other labels than the corrected table: cow"),

@@ -113,6 +113,7 @@ def test_a_preset_cut_to_few_episodes_takes_as_many_folds() -> None:
     assert [overridden(settings, {"episodes": episodes}).folds for episodes in (2, 3, 4, 5, 20)] == [2, 3, 4, 4, 4]
     assert overridden(settings, {"episodes": 7, "folds": 6}).folds == 6
     assert [overridden(settings, {"folds": folds}).episodes for folds in (2, 8, 10)] == [8, 8, 10]
+    assert overridden({"method": "selknn", "episodes": 2}, {"folds": 3}).episodes == 2  # folds are nothing to it
     for refused in ({"episodes": 1}, {"episodes": 3, "folds": 4}):
         with pytest.raises(UsageError, match="fewer than --folds"):
             overridden(settings, refused)
