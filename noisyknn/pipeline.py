@@ -145,7 +145,7 @@ def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Ob
     rows = np.flatnonzero(store.readable)  # the N samples of everything below
     progress = Progress(run, observer, config, table.given_labels[rows], None if truth is None else truth[rows])
     trainer = _trainer(store, rows, job, run, progress, observer)
-    last = _episodes(trainer, len(table.classes), run, progress)
+    last = _episodes(trainer, store.digests[rows], len(table.classes), run, progress)
     if model_file is not None:
         model, _ = trainer.fit(last.correction.labels, 0.0, config.episodes)  # Algorithm 1, line 13
         write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
@@ -204,12 +204,13 @@ def _trainer(
     )
 
 
-def _episodes(trainer: Trainer, classes: int, run: runs.RunDirectory, progress: Progress) -> Episode:
+def _episodes(trainer: Trainer, digests: Labels, classes: int, run: runs.RunDirectory, progress: Progress) -> Episode:
     """Run the method to its end, keeping every episode, and return the last one."""
     config = trainer.config
     task = Task(
         given_labels=trainer.given_labels,
         classes=classes,
+        digests=torch.from_numpy(digests).to(trainer.device),
         config=config,
         train=trainer,
         train_on_targets=trainer.on_targets,
@@ -254,7 +255,8 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
             "confidence takes both for equally likely"
         )
     posterior = calibration.posterior(correction.evidence, given)
-    known = posterior * (1 - foreign(correction.distances))[:, None]  # what is missing to 1: none of the classes
+    outside = foreign(correction.distances, calibration.surprise(correction.evidence, given))
+    known = posterior * (1 - outside)[:, None]  # what is missing to 1: none of the classes
     verdict = decide(known, given, correction.voted, config.policy, config.min_confidence)
     labelled = given >= 0
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import os
 import sys
@@ -37,6 +38,8 @@ class ImageStore:
     """(N,) whether each image could be read."""
     reasons: dict[int, str]
     """Why not, by row (counted from 0), in ascending order."""
+    digests: npt.NDArray[np.int64]
+    """(N,) the same number for images of the same pixels; 0 where an image could not be read."""
 
     def tensor(self, device: torch.device) -> torch.Tensor:
         """The images (N, S, S, 3) uint8, on `device` if that is a GPU with room for them, else in host memory.
@@ -86,7 +89,8 @@ def decode_all(
     """
     images = _allocate((len(paths), size, size, 3), folder, memory_limit)
     stopped = threading.Event()
-    work = functools.partial(_decode_rows, images, paths, fit, stopped)
+    digests = np.zeros(len(paths), dtype=np.int64)
+    work = functools.partial(_decode_rows, images, digests, paths, fit, stopped)
     reasons: dict[int, str] = {}
     workers = workers or _usable_cores()
     with quiet_pillow(), ThreadPoolExecutor(workers) as pool:
@@ -101,19 +105,25 @@ def decode_all(
         raise nothing_readable(len(paths), [f"{shortened(str(paths[row]))}: {reasons[row]}" for row in sorted(reasons)])
     readable = np.ones(len(paths), dtype=np.bool_)
     readable[list(reasons)] = False
-    return ImageStore(images=images, readable=readable, reasons=dict(sorted(reasons.items())))
+    return ImageStore(images=images, readable=readable, reasons=dict(sorted(reasons.items())), digests=digests)
 
 
 def _decode_rows(
-    images: npt.NDArray[np.uint8], paths: Sequence[Path], fit: Fit, stopped: threading.Event, rows: range
+    images: npt.NDArray[np.uint8],
+    digests: npt.NDArray[np.int64],
+    paths: Sequence[Path],
+    fit: Fit,
+    stopped: threading.Event,
+    rows: range,
 ) -> dict[int, str]:
-    """Fill `rows` of `images` (N, S, S, 3) until `stopped`; the reasons of those that cannot be read, by row."""
+    """Fill `rows` of `images` (N, S, S, 3) and `digests` (N,) until `stopped`; why some cannot be read, by row."""
     failed = {}
     for row in rows:
         if stopped.is_set():
             break
         try:
             images[row] = decode(paths[row], images.shape[1], fit)
+            digests[row] = int.from_bytes(hashlib.blake2b(images[row].data, digest_size=8).digest(), "big", signed=True)
         except UnreadableImageError as error:
             images[row] = 0
             failed[row] = str(error)

@@ -71,6 +71,8 @@ class Task:
     given_labels: Tensor
     """(N,) given labels ỹ, class indices; -1 for a sample without a label."""
     classes: int
+    digests: Tensor
+    """(N,) int64: the same number for copies of an image."""
     config: Config
     train: Train
     train_on_targets: TrainOnTargets

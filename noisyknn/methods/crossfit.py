@@ -34,7 +34,7 @@ VOTE_WEIGHT = 0.3
 def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     """Train on all folds but one and judge that one, fold after fold, in turn."""
     config, given = task.config, task.given_labels
-    folds = deal(given, config.folds, config.seed)
+    folds = deal(given, task.digests, config.folds, config.seed)
     start = 0 if last is None else last.index + 1
     evidence = given.new_zeros(len(given), task.classes, dtype=torch.float16)
     voted = torch.full_like(given, -1)
@@ -73,11 +73,20 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         )
 
 
-def deal(given: Tensor, folds: int, seed: int) -> Tensor:
-    """The fold (N,) of each sample, at random; every class of `given` (N,) is spread over all folds evenly."""
-    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed)).to(given.device)
-    by_class = order[given[order].argsort(stable=True)]
-    return torch.empty_like(given).index_copy(0, by_class, torch.arange(len(given), device=given.device) % folds)
+def deal(given: Tensor, digests: Tensor, folds: int, seed: int) -> Tensor:
+    """The fold (N,) of each sample, at random; every class of `given` (N,) is spread over all folds evenly.
+
+    Copies of an image, those of equal `digests` (N,), share a fold: one that was learnt would give away the others'
+    label.
+    """
+    rows = torch.arange(len(given), device=given.device)
+    images, image = torch.unique(digests, return_inverse=True)  # (I,), (N,)
+    first = torch.full_like(images, len(given)).scatter_reduce(0, image, rows, "amin")  # (I,) each image's first row
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(given.device)
+    shuffled = first.sort().values[order]
+    by_class = shuffled[given[shuffled].argsort(stable=True)]
+    dealt = torch.empty_like(given).index_copy(0, by_class, rows[: len(images)] % folds)
+    return dealt[first[image]]
 
 
 def _targets(fold: Tensor, blind: Tensor, beliefs: Tensor, samples: Tensor) -> Tensor:

@@ -73,6 +73,15 @@ class Calibration:
         """P(y | x, ỹ) (N, C) float32 from evidence (N, C) and given labels (N,); p(y | x) where none was given (-1)."""
         return tiled(self._posterior, evidence, given)
 
+    def surprise(self, evidence: Tensor, given: Tensor) -> Tensor:
+        """How many times likelier each given label (N,) is at random than by its image (N,); 1 where there is none."""
+        return tiled(self._surprise, evidence, given)
+
+    def _surprise(self, evidence: Tensor, given: Tensor) -> Tensor:
+        prior, label = self._prior(evidence), given.clamp_min(0)
+        explained = (prior * self.noise.likelihood(prior, label)).sum(1).clamp_min(LEAST)
+        return torch.where(given >= 0, self.chances[label].clamp_min(LEAST) / explained, 1.0)
+
     def _prior(self, evidence: Tensor) -> Tensor:
         believed = (self.temperature * evidence.float() + self.offsets).softmax(1)
         return (1 - self.reserve) * believed + self.reserve / evidence.shape[1]

@@ -2,7 +2,8 @@
 
 Distances to the nearest neighbours in the space of normalised features tell images of another kind from those of the
 data (Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors). How far is far, the data say
-themselves: by the spread of the middle half of all samples, as in Tukey's fences (1977).
+themselves: by the spread of the middle half of all samples, as in Tukey's fences (1977). What belongs to no class has
+a label at random: one that the image explains speaks against it (Bayes' rule).
 """
 
 import torch
@@ -18,8 +19,11 @@ QUANTILE_ROWS = 1 << 20
 """Most samples that quartiles are taken of, evenly spread; torch sorts no more than some millions for them."""
 
 
-def foreign(distances: Tensor) -> Tensor:
-    """Probability (N,) that each sample belongs to no class, from its mean distance (N,) to its neighbours."""
+def foreign(distances: Tensor, surprise: Tensor) -> Tensor:
+    """Probability (N,) that each sample belongs to no class, from its mean distance (N,) to its neighbours.
+
+    `surprise` (N,) is how many times likelier its given label is at random than by its image, 1 where it has none.
+    """
     logs = distances.float().clamp_min(SAME).log()
     singular = logs[distances > SAME]
     if len(singular) == 0:
@@ -27,5 +31,5 @@ def foreign(distances: Tensor) -> Tensor:
     some = singular[:: len(singular) // QUANTILE_ROWS + 1]
     lower, upper = torch.quantile(some, torch.tensor([0.25, 0.75], device=logs.device))
     spread = (upper - lower).clamp_min(1e-6)
-    probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE))
+    probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE) + surprise.log())
     return torch.where(logs > upper, probability, 0.0)

@@ -38,7 +38,8 @@ def colour(row: int) -> tuple[int, int, int]:
 def a_store(images: npt.NDArray[np.uint8], unreadable: Sequence[int] = ()) -> ImageStore:
     readable = np.ones(len(images), dtype=np.bool_)
     readable[list(unreadable)] = False
-    return ImageStore(images=images, readable=readable, reasons=dict.fromkeys(unreadable, "zero bytes"))
+    reasons = dict.fromkeys(unreadable, "zero bytes")
+    return ImageStore(images=images, readable=readable, reasons=reasons, digests=np.arange(len(images)))
 
 
 class TestDecodeAll:
@@ -50,6 +51,15 @@ class TestDecodeAll:
         assert all((done.images[row] == colour(row)).all() for row in range(100))
         assert done.readable.all()
         assert done.reasons == {}
+
+    def test_copies_have_the_same_digest(self, tmp_path: Path) -> None:
+        paths = draw(tmp_path, 4)
+        Image.open(paths[1]).save(tmp_path / "copy.bmp")
+        (tmp_path / "broken.png").write_bytes(b"no image")
+        done = decode_all([*paths, tmp_path / "copy.bmp", tmp_path / "broken.png"], SIZE, "squash", tmp_path)
+        assert len(set(done.digests[:4].tolist())) == 4
+        assert done.digests[4] == done.digests[1]
+        assert done.digests[5] == 0
 
     def test_rows_are_what_decode_gives(self, tmp_path: Path) -> None:
         paths = [tmp_path / f"{i}.jpg" for i in range(5)]

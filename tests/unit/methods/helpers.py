@@ -51,6 +51,7 @@ def make_task(
     return Task(
         given_labels=given,
         classes=int(given.max()) + 1,
+        digests=torch.arange(len(given)),
         config=config,
         train=train,
         train_on_targets=train_on_targets,

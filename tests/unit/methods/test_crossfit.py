@@ -56,17 +56,25 @@ def same(one: Episode, other: Episode) -> bool:
 @pytest.mark.parametrize("folds", [2, 3, 7])
 def test_every_class_is_spread_over_the_folds(folds: int) -> None:
     given = torch.tensor([0] * 50 + [1] * 7 + [2] * 2 + [-1] * 5)
-    dealt = deal(given, folds, seed=3)
+    dealt = deal(given, torch.arange(len(given)), folds, seed=3)
     for label in (-1, 0, 1, 2):
         sizes = Counter(dealt[given == label].tolist())
         assert max(sizes.values()) - min(sizes.get(fold, 0) for fold in range(folds)) <= 1
-    assert torch.equal(dealt, deal(given, folds, seed=3))
-    assert not torch.equal(dealt, deal(given, folds, seed=4))
+    assert torch.equal(dealt, deal(given, torch.arange(len(given)), folds, seed=3))
+    assert not torch.equal(dealt, deal(given, torch.arange(len(given)), folds, seed=4))
+
+
+def test_copies_of_an_image_share_a_fold() -> None:
+    digests = torch.tensor([5, -3, 7, 9, 5, 5, -3, 7, 7, 11])
+    dealt = deal(torch.tensor([0, 1, 0, 0, 1, 0, -1, 1, 0, 1]), digests, folds=3, seed=0)
+    for digest in set(digests.tolist()):
+        assert len(set(dealt[digests == digest].tolist())) == 1
+    assert set(dealt.tolist()) == {0, 1, 2}
 
 
 def test_no_network_of_the_first_round_learns_a_sample_that_it_judges() -> None:
     given, network = given_labels(), Network()
-    folds = deal(given, 2, CONFIG.seed)
+    folds = deal(given, torch.arange(len(given)), 2, CONFIG.seed)
     first, second, *_ = crossfit(task_of(given, network), None)
     rows, targets, *_ = network.calls[0]
     assert rows.tolist() == torch.nonzero(folds == 1)[:, 0].tolist()
@@ -78,7 +86,7 @@ def test_no_network_of_the_first_round_learns_a_sample_that_it_judges() -> None:
 def test_what_is_not_judged_yet_is_learnt_as_the_last_network_sees_it() -> None:
     given, network = given_labels(), Network()
     config = replace(CONFIG, folds=3, episodes=3)
-    folds = deal(given, 3, CONFIG.seed)
+    folds = deal(given, torch.arange(len(given)), 3, CONFIG.seed)
     first, *_ = crossfit(task_of(given, network, config), None)
     rows, targets, *_ = network.calls[1]
     assert rows.tolist() == torch.nonzero(folds != 1)[:, 0].tolist()
@@ -91,7 +99,7 @@ def test_what_is_not_judged_yet_is_learnt_as_the_last_network_sees_it() -> None:
 
 def test_later_networks_learn_from_all_images_but_not_the_labels_of_their_fold() -> None:
     given, network = given_labels(), Network()
-    folds = deal(given, 2, CONFIG.seed)
+    folds = deal(given, torch.arange(len(given)), 2, CONFIG.seed)
     episodes = list(crossfit(task_of(given, network), None))
     for index in (2, 3):
         rows, targets, *_ = network.calls[index]
@@ -146,7 +154,7 @@ def test_the_first_network_learns_no_sample_without_a_label() -> None:
 
 def test_the_loss_of_a_sample_is_that_of_the_last_network_that_learnt_it() -> None:
     given = given_labels()
-    folds = deal(given, 2, CONFIG.seed)
+    folds = deal(given, torch.arange(len(given)), 2, CONFIG.seed)
     first, second, third, _ = crossfit(task_of(given, Network()), None)
     assert first.cumulative_loss[folds == 1].eq(1).all()
     assert first.cumulative_loss[folds == 0].eq(0).all()
@@ -158,7 +166,7 @@ def test_the_loss_of_a_sample_is_that_of_the_last_network_that_learnt_it() -> No
 def test_folds_take_turns(folds: int) -> None:
     config = replace(CONFIG, folds=folds, episodes=folds + 1)
     given, network = given_labels(), Network()
-    dealt = deal(given, folds, config.seed)
+    dealt = deal(given, torch.arange(len(given)), folds, config.seed)
     list(crossfit(task_of(given, network, config), None))
     for index, (rows, *_) in enumerate(network.calls[:folds]):
         assert set(dealt[rows].tolist()) == {*range(folds)} - {index}
@@ -171,7 +179,7 @@ def test_it_is_a_registered_method() -> None:
 def test_where_the_first_fold_has_no_label_images_without_one_are_learnt_as_any_class() -> None:
     network, given = Network(), torch.full_like(TRUTH, -1)
     given[:3] = TRUTH[:3]
-    assert (given[deal(given, 4, CONFIG.seed) == 0] < 0).all()
+    assert (given[deal(given, torch.arange(len(given)), 4, CONFIG.seed) == 0] < 0).all()
     list(crossfit(task_of(given, network, replace(CONFIG, folds=4)), None))
     rows, targets, *_ = network.calls[1]
     assert len(rows) == 90

@@ -118,6 +118,19 @@ def test_the_posterior_beats_both_the_evidence_and_the_label() -> None:
     assert right[2] > max(right[:2]) + 0.03
 
 
+def test_a_label_that_the_image_does_not_explain_is_a_surprise() -> None:
+    made = make(5000, 5, symmetric(5, 0.3), spread=2.0)
+    given = made.given.clone()
+    given[0] = -1
+    found = calibrate(made.logs, given)
+    surprise, prior = found.surprise(made.logs, given), found.prior(made.logs)
+    assert surprise[0] == 1
+    expected = found.chances[given[1]] / (prior[1] @ found.noise.likelihood(prior[1:], given[1:])[0])
+    torch.testing.assert_close(surprise[1], expected)
+    wrong = given != made.truth
+    assert surprise[1:][wrong[1:]].median() > 1 > surprise[1:][~wrong[1:]].median()
+
+
 def test_samples_without_a_label_are_judged_by_the_evidence_alone() -> None:
     made = make(500, 3, symmetric(3, 0.2))
     given = made.given.clone()

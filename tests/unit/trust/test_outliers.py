@@ -2,7 +2,10 @@ import pytest
 import torch
 
 from noisyknn.trust import outliers
-from noisyknn.trust.outliers import foreign
+
+
+def foreign(distances: torch.Tensor, surprise: float = 1.0) -> torch.Tensor:
+    return outliers.foreign(distances, torch.full_like(distances, surprise))
 
 
 def test_what_is_far_beyond_the_spread_of_all_is_foreign() -> None:
@@ -40,3 +43,13 @@ def test_quartiles_of_very_many_are_those_of_a_sample(monkeypatch: pytest.Monkey
     whole = foreign(distances)
     monkeypatch.setattr(outliers, "QUANTILE_ROWS", 1000)
     torch.testing.assert_close(foreign(distances), whole, atol=0.02, rtol=0)
+
+
+def test_a_label_that_the_image_explains_speaks_for_its_class() -> None:
+    distances = torch.rand(1000, generator=torch.Generator().manual_seed(0)) + 0.5
+    distances[0] = 3.0
+    alone, explained, unexplained = (float(foreign(distances, surprise)[0]) for surprise in (1.0, 0.1, 10.0))
+    odds = alone / (1 - alone)
+    assert 0.1 < alone < 0.99
+    assert explained / (1 - explained) == pytest.approx(odds / 10, rel=1e-3)
+    assert unexplained / (1 - unexplained) == pytest.approx(odds * 10, rel=1e-3)
