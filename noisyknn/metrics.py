@@ -64,7 +64,7 @@ class ClassMetrics:
     given_accuracy: float
     recovery: float
     """At the same time the recall of the corrected labels."""
-    precision: float | None
+    corrected_precision: float | None
     """Share of the rows corrected to this class that are of it."""
     broken: float
     fixed: float
@@ -196,7 +196,7 @@ def class_metrics(truth: Labels, given: Labels, corrected: Labels) -> tuple[Clas
             rows=int(rows[c]),
             given_accuracy=float(right_before[c] / rows[c]),
             recovery=float(right_after[c] / rows[c]),
-            precision=float(right_after[c] / called_so[c]) if called_so[c] else None,
+            corrected_precision=float(right_after[c] / called_so[c]) if called_so[c] else None,
             broken=float(made_wrong[c] / rows[c]),
             fixed=float(made_right[c] / rows[c]),
         )

@@ -38,7 +38,7 @@ def evaluate(
     ],
     truth_column: Annotated[
         str | None,
-        typer.Option(help="Column of the true labels (with --truth, if not clean_label, true_label or label)."),
+        typer.Option(help="Column of the true labels; clean_label, true_label or, with --truth, label if not given."),
     ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Table of true labels, joined by path; without it TABLE itself has them.")
@@ -63,8 +63,6 @@ def evaluate(
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Compare corrected labels with the true ones and print what was won and lost."""
-    if truth is None and truth_column is None:
-        raise UsageError("where are the true labels? Name their column with --truth-column or their table with --truth")
     if truth is None and path_column is not None:
         raise UsageError("--path-column is for joining the table of --truth; without --truth remove it")
     if probabilities == STANDARD_STREAM:

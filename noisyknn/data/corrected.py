@@ -28,7 +28,7 @@ Codes = npt.NDArray[np.int64]
 T = TypeVar("T")
 SUM_TOLERANCE = 1e-3
 """How far the probabilities of a row may sum to something else than 1, by rounding."""
-TRUTH_COLUMNS = ("clean_label", "true_label", "label")  # of a file of truths; in a corrected table "label" is the given
+TRUTH_COLUMNS = ("clean_label", "true_label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def read_corrected(
     if "corrected_label" not in table.frame.columns:
         raise InputError(f"{table.name} has no column 'corrected_label': it does not come from `noisyknn clean`")
     if truth_source is None:
-        truth_column = find_column(table, (), truth_column, "--truth-column")
+        truth_column = find_column(table, TRUTH_COLUMNS, truth_column, "--truth-column")
         truth = encode_labels(table, truth_column)
         candidates = [column for column in LABEL_COLUMNS if column != truth_column]
         if label_column == truth_column:
@@ -81,6 +81,7 @@ def read_corrected(
         candidates = list(LABEL_COLUMNS)
     given_column = find_column(table, candidates, label_column, "--label-column")
     classes, codes = _in_common([truth, encode_labels(table, given_column), encode_labels(table, "corrected_label")])
+    _check_given(table, given_column, given=codes[1], corrected=codes[2])
     return CorrectedTable(
         table=table,
         classes=classes,
@@ -91,6 +92,18 @@ def read_corrected(
         label_score=_cells(table, "label_score", _probability, float("nan"), "a probability (0 to 1)"),
         confidence=_cells(table, "confidence", _probability, float("nan"), "a probability (0 to 1)"),
     )
+
+
+def _check_given(table: Table, column: str, *, given: Codes, corrected: Codes) -> None:
+    """Refuse a column that cannot be the one that was corrected: a label that was kept is that one still."""
+    if "status" not in table.frame.columns:
+        return
+    kept = (table.frame["status"] == "kept").to_numpy(dtype=np.bool_, na_value=False)
+    if wrong := (np.flatnonzero(kept & (given != corrected)) + 1).tolist():
+        raise InputError(
+            f"{table.name}, column {column!r}: not the labels that were corrected: {len(wrong)} rows that were kept "
+            f"have another one here (rows {first_ten(wrong)}); name the right column with --label-column"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +170,7 @@ def _joined_truth(
     table: Table, truth_table: Table, truth_column: str | None, path_column: str | None
 ) -> tuple[list[Label], Codes]:
     """Classes of the truth and the class (N,) of each row of `table`, -1 where the truth has no row of its path."""
-    truth_column = find_column(truth_table, TRUTH_COLUMNS, truth_column, "--truth-column")
+    truth_column = find_column(truth_table, (*TRUTH_COLUMNS, "label"), truth_column, "--truth-column")
     classes, codes = encode_labels(truth_table, truth_column)
     rows_of: dict[str, list[int]] = {}
     for row, path in enumerate(_paths(truth_table, path_column)):
@@ -204,7 +217,11 @@ def _cells(
     values = [
         empty if missing or cell == "" else parse(cell) for cell, missing in zip(cells.tolist(), gone, strict=True)
     ]
-    if wrong := [f"{row} ({quoted(cells.iloc[row - 1])})" for row, value in enumerate(values, 1) if value is None]:
+    if wrong := [
+        f"{row} ({quoted(cell)})"
+        for row, (cell, value) in enumerate(zip(cells.tolist(), values, strict=True), 1)
+        if value is None
+    ]:
         raise InputError(f"{table.name}, column {column!r}: not {wanted} in {len(wrong)} rows: {first_ten(wrong)}")
     return np.array(values)
 

@@ -41,9 +41,33 @@ PROBABILITIES = pd.DataFrame(
     }
 )
 PER_CLASS = [
-    {"label": "cat", "rows": 2, "given_accuracy": 0.5, "recovery": 1, "precision": 0.5, "broken": 0, "fixed": 0.5},
-    {"label": "dog", "rows": 2, "given_accuracy": 0.5, "recovery": 0.5, "precision": 1, "broken": 0.5, "fixed": 0.5},
-    {"label": "fox", "rows": 1, "given_accuracy": 0, "recovery": 0, "precision": None, "broken": 0, "fixed": 0},
+    {
+        "label": "cat",
+        "rows": 2,
+        "given_accuracy": 0.5,
+        "recovery": 1,
+        "corrected_precision": 0.5,
+        "broken": 0,
+        "fixed": 0.5,
+    },
+    {
+        "label": "dog",
+        "rows": 2,
+        "given_accuracy": 0.5,
+        "recovery": 0.5,
+        "corrected_precision": 1,
+        "broken": 0.5,
+        "fixed": 0.5,
+    },
+    {
+        "label": "fox",
+        "rows": 1,
+        "given_accuracy": 0,
+        "recovery": 0,
+        "corrected_precision": None,
+        "broken": 0,
+        "fixed": 0,
+    },
 ]
 
 
@@ -168,7 +192,7 @@ def test_truth_of_another_kind_is_noted(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        ([], 2, "--truth-column"),
+        ([], 3, "none of the columns clean_label, true_label"),
         (["--truth-column", "truth", "--path-column", "path"], 2, "without --truth remove it"),
         (["--truth", "-"], 2, "only one"),
         (["--truth-column", "truth", "--probabilities", "-"], 2, "--probabilities takes a file"),
@@ -217,3 +241,24 @@ def test_without_cleanlab_the_other_rules_are_compared(
     assert "pip install 'noisyknn[bench]'" in result.stderr
     rules = [one["rule"] for one in json.loads(result.stdout)["rules"]]
     assert rules == ["noisyknn", "keep everything", "argmax of the probabilities", "vote of the neighbours"]
+
+
+def test_the_truth_is_found_by_its_usual_name(cli: Cli) -> None:
+    table = b"path,clean_label,label,corrected_label\na,x,y,x\nb,y,y,y\n"
+    assert json.loads(cli("evaluate", "-", "--json", stdin=table).stdout)["recovery"] == 1
+
+
+def test_a_column_that_was_not_corrected_is_refused(cli: Cli) -> None:
+    table = b"path,mine,label,corrected_label,status\na,y,x,y,kept\nb,y,y,y,kept\nc,x,y,y,corrected\n"
+    truth = ["--truth-column", "mine"]
+    refused = cli("evaluate", "-", *truth, stdin=table)
+    assert refused.code == 3
+    assert "column 'label': not the labels that were corrected: 1 rows that were kept" in refused.stderr
+    assert "(rows 1)" in refused.stderr
+    right = table.replace(b"a,y,x", b"a,x,y")
+    assert cli("evaluate", "-", *truth, stdin=right).code == 0
+
+
+def test_a_figure_out_of_range_is_shown_as_it_is(cli: Cli) -> None:
+    table = b"path,truth,label,corrected_label,confidence\na,x,x,x,1.2\nb,y,y,y,0.5\n"
+    assert "in 1 rows: 1 (1.2)" in cli("evaluate", "-", "--truth-column", "truth", stdin=table).stderr

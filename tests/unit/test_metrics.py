@@ -83,13 +83,13 @@ def test_class_metrics_against_a_slow_loop() -> None:
         assert one.recovery == pytest.approx(sum(k == one.label for _, k in rows) / len(rows))
         assert one.broken == pytest.approx(sum(g == one.label != k for g, k in rows) / len(rows))
         assert one.fixed == pytest.approx(sum(g != one.label == k for g, k in rows) / len(rows))
-        assert one.precision == pytest.approx(sum(t == one.label for t in called_so) / len(called_so))
+        assert one.corrected_precision == pytest.approx(sum(t == one.label for t in called_so) / len(called_so))
 
 
 def test_a_class_that_no_row_is_corrected_to_has_no_precision() -> None:
     (first, second) = metrics.class_metrics(np.array([0, 2]), np.array([0, 2]), np.array([0, 0]))
-    assert (first.label, first.precision, first.recovery) == (0, 0.5, 1)
-    assert (second.label, second.precision, second.recovery, second.broken) == (2, None, 0, 1)
+    assert (first.label, first.corrected_precision, first.recovery) == (0, 0.5, 1)
+    assert (second.label, second.corrected_precision, second.recovery, second.broken) == (2, None, 0, 1)
 
 
 def test_evaluate_leaves_out_rows_without_a_truth() -> None:
