@@ -75,8 +75,8 @@ def takes_bytes(stream: Any) -> bool:
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None], *, overwrite: bool) -> None:
     """Refuse, before any work, what writing an output (option to path) would destroy, and what cannot be written.
 
-    Raises UsageError for an input, another output, what is no regular file and, without `overwrite`, what exists;
-    MachineError where it cannot be written. None is left alone.
+    Raises UsageError for an input, another output, what is no regular file or in no folder and, without `overwrite`,
+    what exists; MachineError where it cannot be written. None is left alone.
     """
     seen: dict[str, str] = {}
     for option, path in outputs.items():
@@ -104,7 +104,7 @@ def _check_output(option: str, path: Path, inputs: Iterable[Path | None], overwr
         path.stat()  # tells what `exists` takes for a missing file, such as links that go round in a circle
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise UsageError(f"{option} {path} cannot be written: its folder does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

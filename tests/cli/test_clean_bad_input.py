@@ -327,7 +327,7 @@ def test_a_name_longer_than_any_file_has_is_refused(refused: Refused, data: Path
 
 @pytest.mark.parametrize("option", ["--out", "--summary", "--save-model"])
 def test_an_output_without_its_folder_is_refused_before_any_work(refused: Refused, data: Path, option: str) -> None:
-    told = refused(1, option, data / "none" / "x.csv", "--labels", "nowhere.csv")
+    told = refused(2, option, data / "none" / "x.csv", "--labels", "nowhere.csv")
     assert "x.csv cannot be written: its folder does not exist; make it first" in told
 
 

@@ -133,7 +133,7 @@ def test_messages_that_cannot_be_printed_do_not_cost_the_result(tmp_path: Path) 
     table.write_text("path,label\na.png,cat\nb.png,dog\n")
     options = ["--labels", str(table), "--noise", "symmetric", "--rate", "1"]
     with Path("/dev/full").open("w") as full:
-        for target, expected in ((out, 0), (tmp_path / "nowhere" / "out.csv", 1)):
+        for target, expected in ((out, 0), (tmp_path / "nowhere" / "out.csv", 2)):
             command = [sys.executable, "-c", MAIN, "inject-noise", *options, "--out", str(target)]
             assert subprocess.run(command, stderr=full, check=False).returncode == expected
     assert out.read_text() == "path,label,noisy_label\na.png,cat,dog\nb.png,dog,cat\n"

@@ -207,11 +207,12 @@ def test_an_output_that_no_file_can_be_is_told_with_its_option(tmp_path: Path) -
         "link.csv": "File name too long",
         "x" * 300: "File name too long",
         "file/x.csv": "Not a directory",
-        "none/x.csv": "its folder does not exist",
     }.items():
         for overwrite in (False, True):
             with pytest.raises(MachineError, match=rf"^--out {tmp_path / name} cannot be written: {reason}"):
                 check_outputs({"--out": tmp_path / name}, [], overwrite=overwrite)
+    with pytest.raises(UsageError, match=r"none/x\.csv cannot be written: its folder does not exist; make it first"):
+        check_outputs({"--out": tmp_path / "none" / "x.csv"}, [], overwrite=False)
 
 
 def test_a_path_is_what_a_file_can_be_called(tmp_path: Path) -> None:
