@@ -168,7 +168,10 @@ def _read_images(job: Job, run: runs.RunDirectory, observer: Observer) -> ImageS
         named = [
             f"row {row + 1} {quoted(table.paths[row])} ({reason})" for row, reason in sorted(store.reasons.items())
         ]
-        observer.note(f"{len(named)} images could not be read and keep their labels: {first_ten(named)}")
+        which = "1 image could not be read and keeps its label"
+        if len(named) > 1:
+            which = f"{len(named)} images could not be read and keep their labels"
+        observer.note(f"{which}: {first_ten(named)}")
         check_labels(table, np.where(store.readable, table.given_labels, -1), config, "readable ")
     return store
 
@@ -272,7 +275,9 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
         label_score=over_all(verdict.label_score, np.nan),
         cumulative_loss=over_all(last.cumulative_loss, np.nan),
         prior=over_all(calibration.prior(correction.evidence), np.nan),
+        no_class=over_all(outside, np.nan),
         voted=over_all(correction.voted, -1),
+        doubt=calibration.doubt,
         flips=expected_counts(posterior[labelled], given[labelled]).double().cpu().numpy(),
         readable=store.readable,
     )

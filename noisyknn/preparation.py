@@ -17,7 +17,7 @@ import noisyknn
 from noisyknn.config import Config
 from noisyknn.data.images import resolve_paths, typical_size
 from noisyknn.data.noise_sources import label_text
-from noisyknn.data.table import LabelTable, encode_labels, find_column
+from noisyknn.data.table import LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
@@ -29,6 +29,8 @@ from noisyknn.training.device import find_device, thread_count, wants_bf16
 
 RARE = 20
 """How many times rarer than the median class a class must be to be told of."""
+FEW = 10
+"""Rows of the median class below which right labels may be broken, of which the user is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,8 @@ def prepare(
     files = resolve_paths(images, table.paths, f"{table.table.name}, column {table.path_column!r}")
     config = configure(table, files, preset, overrides, observer)
     check_labels(table, table.given_labels, config, "")
-    _note_rare_classes(table, observer)
+    note_spelled_missing(table.table, table.label_column, observer.note)
+    _note_class_sizes(table, observer)
     job = Job(table=table, images=images, files=files, truth=truth, config=config)
     job.new_model()  # one that cannot be made is told now, before any work
     return job
@@ -178,9 +181,14 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
         )
 
 
-def _note_rare_classes(table: LabelTable, observer: Observer) -> None:
-    """Tell of classes so much rarer than the others that they may be misspelt ones."""
+def _note_class_sizes(table: LabelTable, observer: Observer) -> None:
+    """Tell of classes so much rarer than the others that they may be misspelt ones, and where all are tiny."""
     counts = np.bincount(table.given_labels[table.given_labels >= 0])
+    if np.median(counts) < FEW:
+        observer.note(
+            f"half of the classes have {np.median(counts):.0f} rows or fewer: little can be learnt of them, some right "
+            "labels may be broken and confidence be too high"
+        )
     if rare := np.flatnonzero(counts * RARE < np.median(counts)).tolist():
         named = [f"{quoted(table.classes[c])} ({counts[c]} rows)" for c in rare]
         observer.note(f"much rarer than the other classes, so perhaps misspelt: {first_ten(named)}")

@@ -48,8 +48,12 @@ class Outcome:
     """(N,) probability that the given label is right; 0 where none was given."""
     prior: Floats
     """(N, C) probability of each class, the given label left out of account."""
+    no_class: Floats
+    """(N,) probability that the image belongs to none of the classes."""
     voted: Labels
     """(N,) class that most neighbours have."""
+    doubt: float
+    """Probability that the given labels have nothing to do with the images."""
     flips: npt.NDArray[np.float64]
     """(C, C) expected number of rows of each true class (first) and given label, among readable rows that have one."""
     cumulative_loss: Floats
@@ -141,7 +145,8 @@ def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
 
     ``estimated_noise_rate`` is the expected share of wrong labels among the given ones, ``expected_right`` that of
     right labels among all rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given
-    label, expected number of rows and their share of the true class.
+    label, expected number of rows and their share of the true class. ``no_class`` is the expected number of images that
+    belong to none; their labels are wrong too, and in none of the flips. ``doubt`` is as in `Outcome`.
     """
     scored = outcome.readable & (table.given_labels >= 0)
     shares = outcome.flips / outcome.flips.sum(1, keepdims=True).clip(min=1e-9)
@@ -154,6 +159,8 @@ def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
             "before": float(outcome.label_score[outcome.readable].mean(dtype=np.float64)),
             "after": float(outcome.confidence[outcome.readable].mean(dtype=np.float64)),
         },
+        "no_class": round(float(outcome.no_class[outcome.readable].sum(dtype=np.float64)), 1),
+        "doubt": round(outcome.doubt, 4),
         "flips": [
             {
                 "true": table.classes[a],

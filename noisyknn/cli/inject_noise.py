@@ -78,7 +78,7 @@ def inject_noise(
     check_outputs({"--out": out, "--summary": summary}, [labels, map_file, matrix], overwrite=overwrite)
 
     from noisyknn.data.noise import inject, noisy_column, realised_counts, realised_rate
-    from noisyknn.data.table import encode_labels, find_column, read_table, write_table
+    from noisyknn.data.table import encode_labels, find_column, note_spelled_missing, read_table, write_table
 
     table = read_table(source(labels), chosen_format=table_format)
     if NOISY_COLUMN in table.frame.columns:
@@ -95,6 +95,7 @@ def inject_noise(
         pairs = [{"true": classes[a], "noisy": classes[b], "rows": rows} for a, b, rows in counts.tolist()]
         write_json(summary, figures | {"classes": classes, "realised_counts": pairs})
     if not quiet:
+        note_spelled_missing(table, column, note)
         note(f"{changed:.2%} of the labels changed")
         show_table(_matrix_table(classes, counts), stderr=True)
 

@@ -231,6 +231,17 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
     return classes, np.array([-1 if value is None else index[value] for value in values], dtype=np.int64)
 
 
+def note_spelled_missing(table: Table, column: str, note: Callable[[str], None]) -> None:
+    """Tell of labels that are taken for missing though something is written there: it might be a class."""
+    cells = [cell for cell in table.frame[column].tolist() if isinstance(cell, str)]
+    spelled = [cell for cell in cells if cell.strip() and _is_missing(cell)]
+    if spelled:
+        note(
+            f"{table.name}, column {column!r}: {len(spelled)} labels that read {first_ten(sorted(set(spelled)))} are "
+            "taken for missing ones; a class needs another name"
+        )
+
+
 def _is_missing(cell: object) -> bool:
     if isinstance(cell, str):
         return not cell.strip() or cell.strip().lower() in MISSING_TEXT

@@ -41,6 +41,22 @@ def test_a_class_that_may_be_misspelt_is_told_of(images: Path) -> None:
     assert listening.notes[-1] == "much rarer than the other classes, so perhaps misspelt: 'sqaure' (2 rows)"
 
 
+def test_tiny_classes_are_told_of(images: Path) -> None:
+    listening = Listening()
+    for rows, told in ((9, True), (10, False)):
+        frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(3 * rows)], "label": ["a", "b", "c"] * rows})
+        prepare(read_labels(frame), images, None, "auto", {}, listening)
+        assert ("half of the classes have 9 rows or fewer" in listening.notes[-1]) == told
+
+
+def test_labels_that_read_like_missing_ones_are_told_of(images: Path) -> None:
+    listening = Listening()
+    labels = ["a", "b", "NaN", None, "", "a", "b", "nan", "a", "b", "a", "b"]
+    frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(12)], "label": labels})
+    prepare(read_labels(frame), images, None, "auto", {"k": 3}, listening)
+    assert any("2 labels that read NaN, nan are taken for missing ones" in told for told in listening.notes)
+
+
 @pytest.mark.parametrize("column", ["vote", "p(a)"])
 def test_a_column_of_paths_named_like_one_of_the_probabilities_is_refused(images: Path, column: str) -> None:
     frame = pd.DataFrame({column: [f"{row:02d}.png" for row in range(12)], "label": ["a", "b", "c"] * 4})

@@ -35,7 +35,9 @@ def outcome_of(labels: list[int]) -> Outcome:
         confidence=np.array([0.9, 0.7, 1 / 3, NAN, NAN, 1], dtype=np.float32),
         label_score=np.array([0.9, 0.3, 0, NAN, NAN, 0], dtype=np.float32),
         prior=PRIOR,
+        no_class=np.array([0.1, 0.2, 0, NAN, NAN, 0.75], dtype=np.float32),
         voted=np.array([1, 0, 0, -1, -1, 0]),
+        doubt=0.25,
         flips=np.array([[0.5, 1.5], [0, 1]]),
         cumulative_loss=np.array([-1.5, 2.25, 0.123456789, NAN, NAN, 0], dtype=np.float32),
         readable=np.array(READABLE),
@@ -83,7 +85,9 @@ def test_what_became_of_a_row() -> None:
         confidence=np.ones(6, dtype=np.float32),
         label_score=np.array([0.5, 0.1, 0, np.nan, np.nan, 0.49], dtype=np.float32),
         prior=np.full((6, 2), 0.5, dtype=np.float32),
+        no_class=np.zeros(6, dtype=np.float32),
         voted=corrected,
+        doubt=0.0,
         flips=np.eye(2),
         cumulative_loss=np.ones(6, dtype=np.float32),
         readable=np.array([True, True, True, False, False, True]),
@@ -106,6 +110,8 @@ def test_the_summary_counts_rows_and_classes() -> None:
         "status": {"kept": 1, "corrected": 2, "uncertain": 0, "filled": 1, "unreadable": 2},
         "estimated_noise_rate": pytest.approx(0.6),  # of the three readable rows with a label
         "expected_right": {"before": pytest.approx(0.3), "after": pytest.approx((0.9 + 0.7 + 1 / 3 + 1) / 4)},
+        "no_class": 1.1,  # 1.05, rounded in float32
+        "doubt": 0.25,
         "flips": [{"true": "a", "given": "b", "rows": 1.5, "share": 0.75}],
         "classes": [{"label": "a", "given": 2, "corrected": 1}, {"label": "b", "given": 2, "corrected": 5}],
     }
