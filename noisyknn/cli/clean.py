@@ -22,6 +22,7 @@ from noisyknn.errors import GateError, MachineError, UsageError, one_line
 from noisyknn.files import takes_bytes
 
 SHOWN_FLIPS = 10
+CORRECTION, TRAINING, RESULTS = "Correction", "Training", "Results"  # how --help groups what may be left out
 
 
 def clean(
@@ -45,6 +46,7 @@ def clean(
             help="crossfit: networks judge only labels that they have not seen. The paper's: selknn, labels of small "
             "loss vote; iterknn, all labels vote.",
             show_default="crossfit; selknn in the paper's presets",
+            rich_help_panel=CORRECTION,
         ),
     ] = None,
     policy: Annotated[
@@ -52,78 +54,144 @@ def clean(
         typer.Option(
             help="careful: correct what is likely enough right; paper: apply every vote.",
             show_default="careful; paper in the paper's presets",
+            rich_help_panel=CORRECTION,
         ),
     ] = None,
     min_confidence: Annotated[
         float | None,
-        typer.Option(help="Probability of being right that a careful correction needs, 0 to 1.", show_default="0.4"),
+        typer.Option(
+            help="Probability of being right that a careful correction needs, 0 to 1.",
+            show_default="0.4",
+            rich_help_panel=CORRECTION,
+        ),
     ] = None,
     max_noise: Annotated[
         float | None,
-        typer.Option(help="End with exit code 4 if the estimated share of wrong labels is larger; all is written."),
+        typer.Option(
+            help="End with exit code 4 if the estimated share of wrong labels is larger; all is written.",
+            rich_help_panel=CORRECTION,
+        ),
     ] = None,
     preset: Annotated[
         Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"],
-        typer.Option(help="Where settings start from: auto looks at data and device, the others are the paper's."),
+        typer.Option(
+            help="Where settings start from: auto looks at data and device, the others are the paper's.",
+            rich_help_panel=TRAINING,
+        ),
     ] = "auto",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; overrides the preset.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings; overrides the preset.", rich_help_panel=TRAINING)
+    ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier."),
+        typer.Option(
+            help="cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    width: Annotated[float | None, typer.Option(help="Factor on the channels of noisyknn's own backbones.")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Factor on the channels of noisyknn's own backbones.", rich_help_panel=TRAINING)
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="DEFAULT (torchvision's download) or a .safetensors file to start from.")
+        str | None,
+        typer.Option(
+            help="DEFAULT (torchvision's download) or a .safetensors file to start from.", rich_help_panel=TRAINING
+        ),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="Stage that features are taken from.", show_default="last convolutional stage")
+        str | None,
+        typer.Option(
+            help="Stage that features are taken from.",
+            show_default="last convolutional stage",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels that the network sees.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate: the initial, or a one-cycle's largest.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels that the network sees.", rich_help_panel=TRAINING)
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Rounds of training and correcting.", rich_help_panel=TRAINING)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images in each episode.", rich_help_panel=TRAINING)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per training step.", rich_help_panel=TRAINING)] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate: the initial, or a one-cycle's largest.", rich_help_panel=TRAINING),
+    ] = None,
     loss: Annotated[
-        Literal["ce", "sce"] | None, typer.Option(help="Cross-entropy, or symmetric cross-entropy.")
+        Literal["ce", "sce"] | None,
+        typer.Option(help="Cross-entropy, or symmetric cross-entropy.", rich_help_panel=TRAINING),
     ] = None,
-    k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
+    k: Annotated[int | None, typer.Option(help="Neighbours that vote.", rich_help_panel=CORRECTION)] = None,
     folds: Annotated[
         int | None,
         typer.Option(
             help="Parts of the data that crossfit judges in turn.",
             show_default="4; --episodes if fewer",
+            rich_help_panel=CORRECTION,
         ),
     ] = None,
     gamma_decay: Annotated[
-        float | None, typer.Option(help="What the weight of the given labels is divided by after each episode.")
+        float | None,
+        typer.Option(
+            help="What the weight of the given labels is divided by after each episode.", rich_help_panel=CORRECTION
+        ),
     ] = None,
     reference_start: Annotated[
-        float | None, typer.Option(help="Share of each class that votes in the first episode (selknn), 0 to 1.")
+        float | None,
+        typer.Option(
+            help="Share of each class that votes in the first episode (selknn), 0 to 1.", rich_help_panel=CORRECTION
+        ),
     ] = None,
     reference_step: Annotated[
-        float | None, typer.Option(help="What that share grows by after each episode, until 1.")
+        float | None,
+        typer.Option(help="What that share grows by after each episode, until 1.", rich_help_panel=CORRECTION),
     ] = None,
     search: Annotated[
         Literal["auto", "torch", "faiss"] | None,
-        typer.Option(help="Who finds neighbours: auto takes faiss on the CPU where installed.", show_default="auto"),
+        typer.Option(
+            help="Who finds neighbours: auto takes faiss on the CPU where installed.",
+            show_default="auto",
+            rich_help_panel=CORRECTION,
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto", rich_help_panel=TRAINING)
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="auto takes bf16 where the device computes it natively.", show_default="auto"),
+        typer.Option(
+            help="auto takes bf16 where the device computes it natively.", show_default="auto", rich_help_panel=TRAINING
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random.", show_default="0", rich_help_panel=TRAINING)
+    ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder for the run's manifest, history and state.", show_default="cache, until done"),
+        typer.Option(
+            help="Folder for the run's manifest, history and state.",
+            show_default="cache, until done",
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
     save_model: Annotated[
-        Path | None, typer.Option(help="Train once more on the corrected labels and save the model (.safetensors).")
+        Path | None,
+        typer.Option(
+            help="Train once more on the corrected labels and save the model (.safetensors).", rich_help_panel=RESULTS
+        ),
     ] = None,
     save_probabilities: Annotated[
-        Path | None, typer.Option(help="Write the probability of each class, given label left out: Parquet or CSV.")
+        Path | None,
+        typer.Option(
+            help="Write the probability of each class, given label left out: Parquet or CSV.", rich_help_panel=RESULTS
+        ),
     ] = None,
-    summary: Annotated[Path | None, typer.Option(help="Write the figures of the run as JSON.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write the figures of the run as JSON.", rich_help_panel=RESULTS)
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace output files, and start a finished --run-dir anew.")
     ] = False,

@@ -1,10 +1,10 @@
 """Crossfit: no label is judged by what has learnt it. The default method; not in the paper, built on its Algorithm 1.
 
-Samples are dealt into folds. Each episode trains one network and then judges the samples of one fold, whose given
-labels it has not seen; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What counts for a sample is the
-network's own opinion and the vote of its nearest neighbours among the samples that were learnt from, mixed as
-logarithms. After each episode this evidence is calibrated (`noisyknn.trust`) and becomes, with the given label, the
-posterior probability of every class.
+Samples are dealt into folds, copies of an image together. Each episode trains one network and then judges the samples
+of one fold, whose given labels it has not seen; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What
+counts for a sample is the network's own opinion and the vote of its nearest neighbours among the samples that were
+learnt from, mixed as logarithms. After each episode this evidence is calibrated (`noisyknn.trust`) and becomes, with
+the given label, the posterior probability of every class.
 
 The first network learns the given labels of its folds, by a loss that is robust to wrong ones. From then on each image
 is learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too). In the first
