@@ -1,5 +1,6 @@
 """No harm to labels that are right, and probabilities that mean what they say, over whole runs."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_labels_at_random_are_neither_changed_nor_believed(tmp_path: Path) -> No
     assert (result.table["corrected_label"] == result.table["label"]).mean() > 0.95
     assert result.table["confidence"].mean() == pytest.approx(2 / 3, abs=0.1)
     assert any("next to nothing" in note for note in listening.notes)
+
+
+def test_copies_of_an_image_do_not_vouch_for_each_others_label(tmp_path: Path) -> None:
+    once = draw(tmp_path / "images", rows=120).assign(label=lambda frame: frame["clean_label"])
+    wrong = once.index % 5 == 0
+    once.loc[wrong, "label"] = once["clean_label"].map({"red": "green", "green": "blue", "blue": "red"})[wrong]
+    tables = [once]
+    for copy in range(1, 4):
+        tables.append(once.assign(path=[f"{copy}-{path}" for path in once["path"]]))
+        for path in once["path"]:
+            shutil.copy(tmp_path / "images" / path, tmp_path / "images" / f"{copy}-{path}")
+    result = noisyknn.clean(tmp_path / "images", pd.concat(tables, ignore_index=True), **LONGER)
+    assert (result.table["corrected_label"] == result.table["clean_label"]).mean() > 0.95
+    assert result.summary["estimated_noise_rate"] == pytest.approx(0.2, abs=0.05)
 
 
 @pytest.fixture(scope="module")
