@@ -92,9 +92,10 @@ def evaluate(
     _note_what_is_missing(columns)
     figures = dataclasses.asdict(result)
     if probabilities is not None:
+        predictions = read_predictions(probabilities, columns)
         if not rules.has_cleanlab():
             note("cleanlab is not installed and not compared with: pip install 'noisyknn[bench]'")
-        compared = rules.compare(columns, read_predictions(probabilities, columns))
+        compared = rules.compare(columns, predictions)
         figures["rules"] = [dataclasses.asdict(rule) for rule in compared]
     for one_class in figures["per_class"]:
         one_class["label"] = columns.classes[one_class["label"]]
