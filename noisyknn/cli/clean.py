@@ -282,6 +282,8 @@ def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:
     table.add_row("given labels wrong, estimated", "", f"{summary['estimated_noise_rate']:.2%}")
     table.add_row("labels right before, expected", "", f"{expected['before']:.2%}")
     table.add_row("labels right after, expected", "", f"{expected['after']:.2%}")
+    outside = summary["no_class"]
+    table.add_row("images of no class, expected", f"{outside:,.0f}", f"{outside / summary['rows']:.2%}")
     table.add_section()
     for name, value in summary.get("truth", {}).items():
         table.add_row(f"{name.replace('_', ' ')} (truth)", "", "–" if value is None else f"{value:.2%}")

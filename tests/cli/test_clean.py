@@ -182,7 +182,8 @@ def test_null_labels_of_a_parquet_file_are_filled(clean: Cli, data: Path) -> Non
 
 def test_the_summary_holds_the_figures_of_the_run(clean: Cli, data: Path, fixed: Path) -> None:
     file = data / "out" / "summary.json"
-    assert clean("--summary", file, "--truth-column", "clean_label", "--seed", 3).code == 0
+    result = clean("--summary", file, "--truth-column", "clean_label", "--seed", 3)
+    assert result.code == 0
     summary, table = json.loads(file.read_text()), pd.read_csv(fixed)
     assert summary["rows"] == 48
     assert summary["config"]["seed"] == 3
@@ -200,6 +201,9 @@ def test_the_summary_holds_the_figures_of_the_run(clean: Cli, data: Path, fixed:
     assert summary["expected_right"] == pytest.approx(
         {"before": scores.mean(), "after": table["confidence"].mean()}, abs=1e-5
     )
+    assert 0 <= summary["no_class"] < 5
+    assert 0 <= summary["doubt"] <= 0.5
+    assert f"images of no class, expected  │ {summary['no_class']:,.0f} " in result.stderr
     assert 0 <= summary["truth"].pop("calibration_error") < 0.5
     assert summary["truth"] == pytest.approx(
         {
