@@ -43,6 +43,7 @@ main()
 """Takes a function and a number, and dies of SIGKILL when that call of it returns (or, of fsync, begins)."""
 
 SLOW = """
+import signal
 import time
 from noisyknn import runs
 from noisyknn.cli import main
@@ -56,6 +57,7 @@ def slow(*arguments):
 
 runs.RunDirectory.save = slow
 episode.SECONDS_BETWEEN_CHECKPOINTS = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have told its background jobs to ignore
 main()
 """
 """Keeps every epoch, and sleeps after each, so that there is time to be stopped."""
