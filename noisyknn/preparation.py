@@ -186,8 +186,8 @@ def _note_class_sizes(table: LabelTable, observer: Observer) -> None:
     counts = np.bincount(table.given_labels[table.given_labels >= 0])
     if np.median(counts) < FEW:
         observer.note(
-            f"half of the classes have {np.median(counts):.0f} rows or fewer: little can be learnt of them, some right "
-            "labels may be broken and confidence be too high"
+            f"half of the classes have {int(np.median(counts))} rows or fewer: little can be learnt of them, some "
+            "right labels may be broken and confidence be too high"
         )
     if rare := np.flatnonzero(counts * RARE < np.median(counts)).tolist():
         named = [f"{quoted(table.classes[c])} ({counts[c]} rows)" for c in rare]

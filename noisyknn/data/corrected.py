@@ -71,7 +71,8 @@ def read_corrected(
     if "corrected_label" not in table.frame.columns:
         raise InputError(f"{table.name} has no column 'corrected_label': it does not come from `noisyknn clean`")
     if truth_source is None:
-        truth_column = find_column(table, TRUTH_COLUMNS, truth_column, "--truth-column")
+        cure = "--truth-column" if truth_column else "--truth-column, or the table that has it with --truth"
+        truth_column = find_column(table, TRUTH_COLUMNS, truth_column, cure)
         truth = encode_labels(table, truth_column)
         candidates = [column for column in LABEL_COLUMNS if column != truth_column]
         if label_column == truth_column:

@@ -192,7 +192,7 @@ def test_truth_of_another_kind_is_noted(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        ([], 3, "none of the columns clean_label, true_label"),
+        ([], 3, "name the right one with --truth-column, or the table that has it with --truth"),
         (["--truth-column", "truth", "--path-column", "path"], 2, "without --truth remove it"),
         (["--truth", "-"], 2, "only one"),
         (["--truth-column", "truth", "--probabilities", "-"], 2, "--probabilities takes a file"),
