@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 Labels = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -135,6 +134,8 @@ def rule_metrics(rule: str, truth: Labels, given: Labels, corrected: Labels) -> 
 
 def issue_metrics(truth: Labels, given: Labels, is_issue: Flags) -> IssueMetrics:
     """Precision, recall and F1 of the flags (N,), among rows with a given label."""
+    from sklearn.metrics import precision_recall_fscore_support  # a second of imports that `clean` does without
+
     labelled = given >= 0
     if not labelled.any():
         return _NO_ISSUES
@@ -151,6 +152,8 @@ def auroc(truth: Labels, given: Labels, label_score: Scores) -> float | None:
 
     It is the chance that a wrong label scores lower than a right one; None where labels are all wrong or all right.
     """
+    from sklearn.metrics import roc_auc_score  # as above
+
     scored = (given >= 0) & ~np.isnan(label_score)
     wrong = given[scored] != truth[scored]
     if wrong.all() or not wrong.any():

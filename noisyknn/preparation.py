@@ -15,8 +15,9 @@ import torchvision
 
 import noisyknn
 from noisyknn.config import Config
-from noisyknn.data.images import resolve_paths, typical_size
+from noisyknn.data.images import typical_size
 from noisyknn.data.noise_sources import label_text
+from noisyknn.data.paths import resolve_paths
 from noisyknn.data.table import LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.models.backbone import Backbone

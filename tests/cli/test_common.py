@@ -18,6 +18,12 @@ def test_help_needs_none_of_the_heavy_packages() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_cleaning_does_not_wait_for_scikit_learn() -> None:
+    code = "import sys, noisyknn.pipeline; print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["inject-noise", "-h"], ["evaluate", "--help"]])
 def test_help_tells_the_exit_codes(cli: Cli, arguments: list[str]) -> None:
     result = cli(*arguments)
