@@ -29,6 +29,7 @@ def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: S
     `features` (N, D); `labels` (N,) class indices, of which those of the references are not -1.
     """
     winners, shares, distances = [], [], []
+    norms = features.float().norm(dim=1)
     sizes = torch.bincount(labels[references], minlength=classes)
     for near in nearest(features, references, k, search):
         voices = labels[near.rows]  # (Q, k)
@@ -37,7 +38,7 @@ def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: S
         own = labels[near.samples]
         winners.append(winner)
         shares.append(log_shares(counts.float(), voices.shape[1]))
-        distances.append(angular_distances(features, near, sizes[torch.where(own < 0, winner, own)].clamp_min(1)))
+        distances.append(angular_distances(norms, near, sizes[torch.where(own < 0, winner, own)].clamp_min(1)))
     return Votes(winner=torch.cat(winners), log_shares=torch.cat(shares), distances=torch.cat(distances))
 
 
@@ -61,11 +62,12 @@ def poll_uncertain(
     `features` (N, D); `beliefs` (N, C). The votes are of the S samples, in their order.
     """
     shares, distances = [], []
+    norms = features.float().norm(dim=1)
     sizes = beliefs[references].sum(0, dtype=torch.float32)
     for near in nearest(features, references, k, search, samples):
         shares.append(log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1]))
         own = beliefs[near.samples].argmax(1)
-        distances.append(angular_distances(features, near, sizes[own].clamp_min(1)))
+        distances.append(angular_distances(norms, near, sizes[own].clamp_min(1)))
     log_share = torch.cat(shares)
     return Votes(winner=log_share.argmax(1), log_shares=log_share, distances=torch.cat(distances))
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from noisyknn.errors import MachineError, UsageError
 from noisyknn.neighbors import base, faiss_search, torch_search
-from noisyknn.neighbors.base import Search, find_search, nearest
+from noisyknn.neighbors.base import Neighbors, Search, angular_distances, find_search, nearest
 
 NEEDS_FAISS = pytest.mark.skipif(not faiss_search.is_installed(), reason="faiss is not installed")
 SEARCHES = pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_tiles_change_nothing(search: Search, elements: int, monkeypatch: pytest
     monkeypatch.setattr(base, "TILE_ELEMENTS", elements)
     monkeypatch.setattr(base, "QUERIES", 23)
     monkeypatch.setattr(torch_search, "REFERENCES_PER_TILE", 7)
-    monkeypatch.setattr(torch_search, "QUERIES_PER_TILE", 5)
+    monkeypatch.setattr(torch_search, "CPU_ELEMENTS", 5 * 7)
     features = draw(50, 4)
     features[[5, 6, 30]] = features[49].clone()
     check(features, list(range(50)), 4, search)
@@ -158,6 +158,40 @@ def test_a_search_finds_the_nearest_rows(search: Search, count: int, monkeypatch
     assert found.dtype == torch.int64
     distances = (queries[:, None] - references).square().sum(2)
     assert found.sort(1).values.tolist() == distances.argsort(1)[:, :count].sort(1).values.tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_angular_distances_are_those_of_normalised_features(scale: float) -> None:
+    features = draw(40, 6) * scale + scale
+    features[7] = features[8] * 3  # of one direction
+    norms = features.norm(dim=1)
+    unit = features / norms[:, None]
+    for near in nearest(features, torch.arange(40), 9, torch_search.search):
+        counts = torch.arange(40) % 9 + 1
+        found = angular_distances(norms, near, counts)
+        direct = (unit[near.samples, None] - unit[near.rows]).norm(dim=2)
+        expected = [row[:count].mean() for row, count in zip(direct, counts.tolist(), strict=True)]
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-3)
+
+
+def test_a_feature_vector_without_direction_is_at_distance_one() -> None:
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
+    near = Neighbors(samples=torch.tensor([0]), rows=torch.tensor([[2, 1]]), distances=torch.tensor([[0.0, 5.0]]))
+    norms = features.norm(dim=1)
+    assert angular_distances(norms, near, torch.tensor([1])).tolist() == [0.0]
+    assert angular_distances(norms, near, torch.tensor([2])).tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("width", "count"), [(1, 1), (31, 1), (32, 1), (33, 1), (200, 3), (203, 6), (203, 7), (203, 203)]
+)
+def test_the_largest_by_groups_are_those_by_sorting(width: int, count: int) -> None:
+    values = draw(9, width)
+    values[0] = 1.0  # all equal
+    found, places = torch_search.largest(values, count)
+    assert torch.equal(values.gather(1, places), found)
+    assert torch.equal(found.sort(1, descending=True).values, values.sort(1, descending=True).values[:, :count])
+    assert all(len(set(row)) == count for row in places.tolist())
 
 
 def test_tiles_cover_the_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
