@@ -186,16 +186,8 @@ def _trainer(
 ) -> Trainer:
     config = job.config
     device = find_device(config.device)
-    mean, std = store.mean_std(rows)
-    images = store.tensor(device)
     return Trainer(
-        pixels=Pixels(
-            images=images,
-            rows=torch.from_numpy(rows).to(device),
-            mean=torch.from_numpy(mean).to(device),
-            std=torch.from_numpy(std).to(device),
-            size=config.image_size,
-        ),
+        pixels=Pixels.of(store, rows, config.image_size, device),
         given_labels=torch.from_numpy(job.table.given_labels[rows]).to(device),
         new_model=job.new_model,
         config=config,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from noisyknn import __version__
+from noisyknn.cli.benchmark import speed
 from noisyknn.cli.clean import clean
 from noisyknn.cli.common import guarded
 from noisyknn.cli.demo import demo
@@ -32,6 +33,10 @@ app.command("inject-noise", epilog=EXIT_CODES)(guarded(inject_noise))
 app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
 app.command("demo", epilog=EXIT_CODES)(guarded(demo))
 app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
+
+benchmark = typer.Typer(help="Measure noisyknn.", no_args_is_help=True, epilog=EXIT_CODES)
+benchmark.command("speed", epilog=EXIT_CODES)(guarded(speed))
+app.add_typer(benchmark, name="benchmark", epilog=EXIT_CODES)
 
 
 def _print_version(wanted: bool) -> None:

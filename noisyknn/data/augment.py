@@ -7,11 +7,14 @@ Every function draws from the generator it is given, so a batch depends on nothi
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from noisyknn.config import Config
+from noisyknn.data.store import ImageStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,18 @@ class Pixels:
     """(3,)"""
     size: int
     """P, height and width that the network sees."""
+
+    @classmethod
+    def of(cls, store: ImageStore, rows: npt.NDArray[np.int64], size: int, device: torch.device) -> "Pixels":
+        """Those of the rows (N,) of a store, for a network that sees `size` pixels, as near to `device` as they fit."""
+        mean, std = store.mean_std(rows)
+        return cls(
+            images=store.tensor(device),
+            rows=torch.from_numpy(rows).to(device),
+            mean=torch.from_numpy(mean).to(device),
+            std=torch.from_numpy(std).to(device),
+            size=size,
+        )
 
     def plain(self, samples: Tensor) -> Tensor:
         """The centre crops of these samples (B,), normalised: (B, 3, P, P) float32, channels last in memory."""

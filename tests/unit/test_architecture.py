@@ -12,6 +12,7 @@ LAYERS = (
     "noisyknn",
     "demo",
     "machine",
+    "benchmark",
     "pipeline",
     "preparation",
     "progress",
