@@ -5,6 +5,8 @@ Every function draws from the generator it is given, so a batch depends on nothi
 """
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,8 @@ class Pixels:
     """(3,)"""
     size: int
     """P, height and width that the network sees."""
+    read_ahead: Callable[[npt.NDArray[np.int64]], None] | None = None
+    """Begins to read the images of rows (B,) among the stored ones, where these lie on a disk."""
 
     @classmethod
     def of(cls, store: ImageStore, rows: npt.NDArray[np.int64], size: int, device: torch.device) -> "Pixels":
@@ -42,7 +46,29 @@ class Pixels:
             mean=torch.from_numpy(mean).to(device),
             std=torch.from_numpy(std).to(device),
             size=size,
+            read_ahead=store.read_ahead if store.on_disk else None,
         )
+
+    def ahead(self, batches: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+        """What `make`, which is `plain` or `augmented`, makes of each batch of samples, in turn.
+
+        Where images come from a disk, or from host memory to a GPU, the next batch is made while one is in use.
+        """
+        if self.read_ahead is None and self.images.device == self.mean.device:
+            yield from map(make, batches)
+            return
+
+        def fetch(samples: Tensor) -> Tensor:
+            if self.read_ahead is not None:
+                self.read_ahead(self.rows[samples].cpu().numpy())
+            return make(samples)
+
+        with ThreadPoolExecutor(1) as thread:  # one: random numbers are drawn in the order of the batches
+            coming = thread.submit(fetch, batches[0])
+            for batch in batches[1:]:
+                ready, coming = coming.result(), thread.submit(fetch, batch)
+                yield ready
+            yield coming.result()
 
     def plain(self, samples: Tensor) -> Tensor:
         """The centre crops of these samples (B,), normalised: (B, 3, P, P) float32, channels last in memory."""

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import mmap
 import os
 import sys
 import threading
@@ -50,6 +51,21 @@ class ImageStore:
         if device.type == "cuda" and self.images.nbytes <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
             return host.to(device)
         return host
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the images lie in a memory-mapped file."""
+        return _mapping(self.images) is not None
+
+    def read_ahead(self, rows: npt.NDArray[np.int64]) -> None:
+        """Ask the system to read the images of `rows` (B,), which must be `on_disk`, and do not wait for them."""
+        mapping = _mapping(self.images)
+        if mapping is None:
+            raise ValueError("the images lie in memory")
+        size = self.images[0].nbytes
+        for start in (rows * size).tolist():
+            page = start // mmap.PAGESIZE * mmap.PAGESIZE
+            mapping.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
     def mean_std(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Mean and standard deviation of each channel, (3,) and (3,), of pixel values from 0 to 1.
@@ -106,6 +122,11 @@ def decode_all(
     readable = np.ones(len(paths), dtype=np.bool_)
     readable[list(reasons)] = False
     return ImageStore(images=images, readable=readable, reasons=dict(sorted(reasons.items())), digests=digests)
+
+
+def _mapping(images: npt.NDArray[np.uint8]) -> mmap.mmap | None:
+    base: object = images.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def _decode_rows(

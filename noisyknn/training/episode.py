@@ -24,6 +24,7 @@ from noisyknn.models.losses import LossFn, cross_entropy, expected_loss, mixed_l
 from noisyknn.observer import Observer
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
+from noisyknn.training.memory import Memory
 from noisyknn.training.schedule import learning_rate
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
@@ -88,6 +89,7 @@ class Trainer:
     checkpoints: Checkpoints
     on_epoch: Callable[[EpochReport], None]
     observer: Observer
+    memory: Memory = dataclasses.field(default_factory=Memory)
 
     def __call__(self, labels: Tensor, gamma: float, episode: int) -> Trained:
         """Lines 3 to 8 of Algorithm 1, and the features that line 9 needs.
@@ -169,17 +171,23 @@ class Trainer:
         model.eval()
         samples = torch.arange(len(self.given_labels), device=self.device)
         batches = torch.split(samples, self.config.batch_size)  # what fits into memory in training fits here
-        first, probabilities = self._inspect_batch(model, batches[0])
-        features = first.new_empty(len(samples), first.shape[1])  # joining a list would hold everything twice
-        logs = first.new_empty(len(samples), probabilities.shape[1], dtype=torch.float16)
-        features[batches[0]], logs[batches[0]] = first, probabilities
-        for batch in batches[1:]:
-            features[batch], logs[batch] = self._inspect_batch(model, batch)
+        features, logs = samples.new_empty(0, 0), samples.new_empty(0, 0)
+        for batch, images in zip(batches, self.pixels.ahead(batches, self.pixels.plain), strict=True):
+            work = partial(self._inspect_parts, model, images)
+            own_features, own_logs = self.memory.fit(work, len(batch), self.observer)
+            if not len(features):  # joining a list at the end would hold everything twice
+                features = own_features.new_empty(len(samples), own_features.shape[1])
+                logs = own_logs.new_empty(len(samples), own_logs.shape[1])
+            features[batch], logs[batch] = own_features, own_logs
         return features, logs
 
+    def _inspect_parts(self, model: Backbone, images: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        pieces = torch.tensor_split(images, parts)
+        features, logs = zip(*(self._inspect_batch(model, piece) for piece in pieces), strict=True)
+        return torch.cat(features), torch.cat(logs)
+
     @torch.no_grad()
-    def _inspect_batch(self, model: Backbone, samples: Tensor) -> tuple[Tensor, Tensor]:
-        images = self.pixels.plain(samples)
+    def _inspect_batch(self, model: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
         views = (images, images.flip(3)) if self.config.flip else (images,)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits, features = zip(*(model.logits_and_features(view) for view in views), strict=True)
@@ -193,18 +201,27 @@ class Trainer:
         order = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
         batches = torch.tensor_split(order, _batch_count(len(order), config.batch_size))
         learner.model.train()
-        for step, batch in enumerate(batches):
+        augmented = self.pixels.ahead(batches, lambda batch: self.pixels.augmented(batch, config, generator))
+        for step, (batch, images) in enumerate(zip(batches, augmented, strict=True)):
             for group in learner.optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch, step / len(batches))
-            images = self.pixels.augmented(batch, config, generator)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = learner.model(images)
-            total, tracked = objective(logits.float(), batch)
-            learner.optimizer.zero_grad()
-            total.mean().backward()  # type: ignore[no-untyped-call]
+            work = partial(self._gradients, learner, objective, batch, images)
+            losses = self.memory.fit(work, len(batch), self.observer)
             learner.optimizer.step()
-            learner.tracker.record(batch, tracked)
+            learner.tracker.record(batch, losses)
             self.observer.advance(len(batch))
+
+    def _gradients(self, learner: Learner, objective: Objective, batch: Tensor, images: Tensor, parts: int) -> Tensor:
+        """Leave the gradients of the batch's mean loss in the model; returns the losses (B,) to keep track of."""
+        learner.optimizer.zero_grad()
+        tracked = []
+        for samples, view in zip(torch.tensor_split(batch, parts), torch.tensor_split(images, parts), strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = learner.model(view)
+            total, losses = objective(logits.float(), samples)
+            (total.mean() * (len(samples) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            tracked.append(losses.detach())
+        return torch.cat(tracked)
 
     def _resume(self, learner: Learner, episode: int) -> int:
         """Take up the state saved within this episode, if any; returns the number of epochs that are done."""

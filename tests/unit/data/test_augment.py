@@ -1,4 +1,7 @@
+import dataclasses
 import math
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from noisyknn.benchmark.pictures import write_pictures
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels, affine, color_jitter, crop_and_flip
+from noisyknn.data.store import decode_all
 
 PLAIN = Config(crop_padding=0, flip=False, rotation=0, translation=0, jitter=0)
 EVERYTHING = Config(crop_padding=2, flip=True, rotation=20, translation=0.2, jitter=0.4)
@@ -193,3 +198,57 @@ def test_each_setting_acts_by_itself(field: str) -> None:
     pixels, samples = pixels_of(draw_images(8, 8), list(range(8)), 8), torch.arange(8)
     changed = pixels.augmented(samples, Config(**settings), seeded())  # type: ignore[arg-type]
     assert not torch.equal(changed, pixels.plain(samples))
+
+
+def batches_of(pixels: Pixels, generator: torch.Generator) -> list[Tensor]:
+    batches = torch.split(torch.arange(7), 3)
+    return list(pixels.ahead(batches, lambda samples: pixels.augmented(samples, EVERYTHING, generator)))
+
+
+def test_batches_made_ahead_are_the_same() -> None:
+    asked: list[list[int]] = []
+    pixels = pixels_of(draw_images(9, 8), [8, 7, 6, 5, 4, 3, 2], 8)
+    from_disk = dataclasses.replace(pixels, read_ahead=lambda rows: asked.append(rows.tolist()))
+    plainly, ahead = batches_of(pixels, seeded()), batches_of(from_disk, seeded())
+    assert [len(batch) for batch in ahead] == [3, 3, 1]
+    assert all(torch.equal(one, other) for one, other in zip(plainly, ahead, strict=True))
+    assert asked == [[8, 7, 6], [5, 4, 3], [2]]
+
+
+def test_the_next_batch_is_made_while_one_is_in_use() -> None:
+    begun = [threading.Event() for _ in range(3)]
+
+    def make(samples: Tensor) -> Tensor:
+        begun[int(samples[0])].set()
+        return samples
+
+    pixels = dataclasses.replace(pixels_of(draw_images(3, 4), [0, 1, 2], 4), read_ahead=lambda _: None)
+    coming = pixels.ahead(torch.split(torch.arange(3), 1), make)
+    assert next(coming).tolist() == [0]
+    assert begun[1].wait(10)
+    assert not begun[2].is_set()
+    assert [batch.tolist() for batch in coming] == [[1], [2]]
+
+
+def test_what_fails_ahead_fails_in_its_turn() -> None:
+    def make(samples: Tensor) -> Tensor:
+        if samples[0] == 1:
+            raise OSError("the disk is gone")
+        return samples
+
+    pixels = dataclasses.replace(pixels_of(draw_images(3, 4), [0, 1, 2], 4), read_ahead=lambda _: None)
+    coming = pixels.ahead(torch.split(torch.arange(3), 1), make)
+    assert next(coming).tolist() == [0]
+    with pytest.raises(OSError, match="gone"):
+        next(coming)
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_pixels_of_a_store(memory_limit: int | None, tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path, 5, 8, 8, seed=0)
+    store = decode_all(paths, 8, "squash", tmp_path, memory_limit=memory_limit)
+    pixels = Pixels.of(store, np.array([1, 4]), 6, torch.device("cpu"))
+    assert torch.equal(pixels.images[pixels.rows], torch.from_numpy(store.images[[1, 4]]))
+    assert pixels.mean.numpy() == pytest.approx(store.images[[1, 4]].mean((0, 1, 2)) / 255, abs=1e-5)
+    assert pixels.size == 6
+    assert (pixels.read_ahead is not None) == (memory_limit == 0)

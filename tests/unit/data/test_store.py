@@ -207,6 +207,30 @@ class TestMappedFile:
         assert (tmp_path / "run/images.u8").stat().st_size == 40 * SIZE * SIZE * 3
         assert not (tmp_path / "images.u8").exists()
 
+    def test_is_read_ahead_by_whole_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        mapped = decode_all(draw(tmp_path, 5), SIZE, "squash", tmp_path, memory_limit=0)
+        assert mapped.on_disk
+        mapped.read_ahead(np.array([4, 0]))  # the system takes it
+        asked: list[tuple[int, int, int]] = []
+
+        class Mapping:
+            madvise = staticmethod(lambda *arguments: asked.append(arguments))
+
+        monkeypatch.setattr(store, "_mapping", lambda _: Mapping())
+        monkeypatch.setattr("mmap.PAGESIZE", 256)
+        mapped.read_ahead(np.array([2, 0]))
+        size = SIZE * SIZE * 3
+        assert [start % 256 for _, start, _ in asked] == [0, 0]
+        for row, (_, start, length) in zip([2, 0], asked, strict=True):
+            assert start <= row * size < start + 256
+            assert start + length == (row + 1) * size
+
+    def test_there_is_nothing_to_read_ahead_in_memory(self, tmp_path: Path) -> None:
+        done = decode_all(draw(tmp_path, 5), SIZE, "squash", tmp_path)
+        assert not done.on_disk
+        with pytest.raises(ValueError, match="in memory"):
+            done.read_ahead(np.array([0]))
+
     def test_memory_is_used_up_to_the_limit(self, tmp_path: Path) -> None:
         done = decode_all(draw(tmp_path, 2), SIZE, "squash", tmp_path, memory_limit=2 * SIZE * SIZE * 3)
         assert not isinstance(done.images, np.memmap)

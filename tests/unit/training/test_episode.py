@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels
 from noisyknn.errors import MachineError
-from noisyknn.models.backbone import Backbone
+from noisyknn.models.backbone import Backbone, BackboneSpec, Tap
 from noisyknn.models.factory import build_backbone
 from noisyknn.training import episode as episode_module
 from noisyknn.training.episode import EpochReport, Trained, Trainer, stretched
@@ -54,6 +54,8 @@ class MemoryCheckpoints:
 class Diary:
     """An observer and a recipient of epochs that writes everything down, and stops the training where it is told to."""
 
+    expected_notes: str = r"resuming episode \d of \d after epoch \d+ of \d+"
+    notes: int = 0
     stop_at_epoch: int | None = None
     stop_at_step: int | None = None
     stages: list[tuple[str, int, str]] = field(default_factory=list)
@@ -61,7 +63,8 @@ class Diary:
     reports: list[EpochReport] = field(default_factory=list)
 
     def note(self, message: str) -> None:
-        assert re.fullmatch(r"resuming episode \d of \d after epoch \d+ of \d+", message)
+        self.notes += 1
+        assert re.fullmatch(self.expected_notes, message)
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stages.append((stage, total, unit))
@@ -475,3 +478,41 @@ def test_log_probabilities_are_those_of_the_network_averaged_over_mirror_images(
         views = [model.eval()(images).log_softmax(1) for images in (normalised(), normalised().flip(3))]
     expected = torch.stack(views).mean(0).log_softmax(1)
     torch.testing.assert_close(found.float(), expected, atol=5e-3, rtol=5e-3)
+
+
+class SmallGpu(Backbone):
+    """Holds ten images, and has no BatchNorm, so that parts of a batch give what the whole gives."""
+
+    def __init__(self) -> None:
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+        spec = BackboneSpec(name="cnn5", classes=CLASSES, image_size=SIZE, width=1.0, layer=None)
+        super().__init__(net, spec, Tap("1"))
+
+    room = 10
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError
+        return super().forward(x)
+
+
+class LargeGpu(SmallGpu):
+    room = 1000
+
+
+def test_batches_that_do_not_fit_are_cut_and_give_the_same() -> None:
+    def seeded(kind: type[Backbone]) -> Callable[[], Backbone]:
+        def make() -> Backbone:
+            torch.manual_seed(0)
+            return kind()  # type: ignore[call-arg]
+
+        return make
+
+    diary = Diary(expected_notes=r"the GPU is out of memory: from here on, batches are cut into \d parts.*")
+    config = make_config(batch_size=21)
+    small = make_trainer(config, model=seeded(SmallGpu), diary=diary)
+    found, expected = fit(small), fit(make_trainer(config, model=seeded(LargeGpu)))
+    assert diary.notes == 2
+    assert small.memory.parts == 4
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
