@@ -50,6 +50,8 @@ class Config:
     """Height and width in pixels that the network sees."""
     store_size: int | None = None
     """Height and width in pixels that images are stored at, if larger than ``image_size`` (room for cropping)."""
+    progressive: bool = False
+    """Whether an episode begins with images of half the size, then three quarters, which takes less time per epoch."""
     fit: Literal["squash", "crop"] = "squash"
     """How an oblong image becomes square: squeezed whole, or the centre cut out."""
 

@@ -21,12 +21,13 @@ from noisyknn.data.paths import resolve_paths
 from noisyknn.data.table import LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.models.backbone import Backbone
-from noisyknn.models.factory import build_backbone
+from noisyknn.models.factory import build_backbone, check_size
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
 from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
 from noisyknn.results import NEW_COLUMNS, Labels, prediction_columns
 from noisyknn.training.device import find_device, thread_count, wants_bf16
+from noisyknn.training.schedule import image_size
 
 RARE = 20
 """How many times rarer than the median class a class must be to be told of."""
@@ -95,7 +96,9 @@ def prepare(
     note_spelled_missing(table.table, table.label_column, observer.note)
     _note_class_sizes(table, observer)
     job = Job(table=table, images=images, files=files, truth=truth, config=config)
-    job.new_model()  # one that cannot be made is told now, before any work
+    model = job.new_model()  # one that cannot be made is told now, before any work
+    for size in {image_size(config, epoch) for epoch in range(config.epochs)} - {config.image_size}:
+        check_size(model, size)
     return job
 
 

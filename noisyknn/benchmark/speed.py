@@ -176,7 +176,7 @@ class _Bench:
             pixels=pixels,
             given_labels=labels,
             new_model=self.new_model,
-            config=dataclasses.replace(self.config, epochs=2),
+            config=dataclasses.replace(self.config, epochs=2, progressive=False),
             device=self.device,
             bf16=self.bf16,
             checkpoints=_NoCheckpoints(),
@@ -236,9 +236,9 @@ class _Parts:
 class _TimedPixels(Pixels):
     parts: _Parts
 
-    def augmented(self, samples: Tensor, config: Config, generator: torch.Generator) -> Tensor:
+    def augmented(self, samples: Tensor, size: int, config: Config, generator: torch.Generator) -> Tensor:
         self.parts.end("tracking")
-        batch = super().augmented(samples, config, generator)
+        batch = super().augmented(samples, size, config, generator)
         self.parts.end("augmentation")
         return batch
 

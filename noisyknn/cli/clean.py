@@ -109,6 +109,15 @@ def clean(
     image_size: Annotated[
         int | None, typer.Option(help="Height and width in pixels that the network sees.", rich_help_panel=TRAINING)
     ] = None,
+    progressive: Annotated[
+        bool | None,
+        typer.Option(
+            "--progressive/--no-progressive",
+            help="Begin each episode with smaller images, which is faster.",
+            show_default="yes for crossfit in auto",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     episodes: Annotated[
         int | None, typer.Option(help="Rounds of training and correcting.", rich_help_panel=TRAINING)
     ] = None,
@@ -211,6 +220,7 @@ def clean(
         "weights": weights,
         "layer": layer,
         "image_size": image_size,
+        "progressive": progressive,
         "episodes": episodes,
         "epochs": epochs,
         "batch_size": batch_size,

@@ -77,9 +77,14 @@ class Pixels:
         batch = self.images[rows, margin : margin + self.size, margin : margin + self.size]
         return self._normalised(batch.to(self.mean.device, torch.float32) / 255)
 
-    def augmented(self, samples: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-        """Random crop, flip, affine map and colour jitter of these samples (B,): (B, 3, P, P), channels last."""
+    def augmented(self, samples: Tensor, size: int, config: Config, generator: torch.Generator) -> Tensor:
+        """Random crop, flip, affine map and colour jitter of these samples (B,), made `size` <= P pixels high and wide.
+
+        (B, 3, size, size) float32, channels last.
+        """
         batch = crop_and_flip(self.images, self.rows[samples], self.size, config.crop_padding, config.flip, generator)
+        if size < self.size:
+            batch = shrunk(batch, size)
         batch = batch.to(self.mean.device, torch.float32) / 255
         if config.jitter > 0:
             batch = color_jitter(batch, config.jitter, generator)
@@ -120,6 +125,14 @@ def _reflected(place: Tensor, length: int) -> Tensor:
     period = 2 * (length - 1)
     place = place.remainder(period)
     return torch.minimum(place, period - place)
+
+
+def shrunk(batch: Tensor, size: int) -> Tensor:
+    """Bytes (B, P, P, 3) made `size` pixels high and wide, antialiased: (B, size, size, 3), bytes or 0.0 to 255.0."""
+    planes = batch.permute(0, 3, 1, 2)
+    if batch.is_cuda:  # only CPUs resize bytes
+        planes = planes.float()
+    return F.interpolate(planes, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 
 def affine(batch: Tensor, rotation: float, translation: float, generator: torch.Generator) -> Tensor:

@@ -58,6 +58,21 @@ def build_backbone(
     return backbone
 
 
+def check_size(backbone: Backbone, image_size: int) -> None:
+    """Raise UsageError where a network, in evaluation mode, does not run on images of another size than its own."""
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"--backbone {backbone.spec.name} runs on images of {backbone.spec.image_size} pixels but not of "
+            f"{image_size}, with which episodes would begin: add --no-progressive"
+        ) from error
+    finally:
+        backbone.train(training)
+
+
 def _check(name: str, width: float, weights: str | None) -> None:
     if name not in backbone_names():
         close = difflib.get_close_matches(name, backbone_names(), n=5, cutoff=0.5) or list(_OWN)

@@ -25,7 +25,7 @@ from noisyknn.observer import Observer
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
 from noisyknn.training.memory import Memory
-from noisyknn.training.schedule import learning_rate
+from noisyknn.training.schedule import image_size, learning_rate
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -201,7 +201,8 @@ class Trainer:
         order = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
         batches = torch.tensor_split(order, _batch_count(len(order), config.batch_size))
         learner.model.train()
-        augmented = self.pixels.ahead(batches, lambda batch: self.pixels.augmented(batch, config, generator))
+        size = image_size(config, epoch)
+        augmented = self.pixels.ahead(batches, lambda batch: self.pixels.augmented(batch, size, config, generator))
         for step, (batch, images) in enumerate(zip(batches, augmented, strict=True)):
             for group in learner.optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch, step / len(batches))

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of progress: nothing to save, nothing to resume."""
+"""Learning rate and image size as pure functions of progress: nothing to save, nothing to resume."""
 
 from noisyknn.config import Config
 
@@ -6,6 +6,23 @@ WARM_UP = 0.25
 """Share of a one-cycle episode in which the rate rises."""
 LEAST_DONE = 0.01
 """Share of a one-cycle episode that counts as done from the start, so that no step has a rate of 0."""
+
+SMALLER = ((0.4, 0.5), (0.75, 0.75))
+"""Up to which share of a progressive episode images are of which share of their size, counted in whole epochs."""
+LEAST_PIXELS = 8
+"""Height and width below which no image is made smaller."""
+
+
+def image_size(config: Config, epoch: int) -> int:
+    """Height and width in pixels of what the network sees in that epoch.
+
+    Progressive resizing (Howard 2018; Tan and Le 2021): what is coarse is learnt from small images, in a fraction of
+    the time, and the last epochs see images as they are.
+    """
+    if not config.progressive:
+        return config.image_size
+    share = next((share for until, share in SMALLER if epoch + 1 <= until * config.epochs), 1.0)
+    return min(max(round(config.image_size * share / 4) * 4, LEAST_PIXELS), config.image_size)
 
 
 def learning_rate(config: Config, epoch: int, progress: float) -> float:

@@ -157,7 +157,7 @@ def test_plain_pixels_are_the_normalised_centre_crops() -> None:
 def test_without_augmentation_both_ways_give_the_same() -> None:
     pixels = pixels_of(draw_images(6, 8), [5, 4, 2], 8)
     samples = torch.tensor([2, 0, 0, 1])
-    assert torch.equal(pixels.augmented(samples, PLAIN, seeded()), pixels.plain(samples))
+    assert torch.equal(pixels.augmented(samples, pixels.size, PLAIN, seeded()), pixels.plain(samples))
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_a_batch_depends_on_its_generator_alone(config: Config, stored: int, siz
     images = draw_images(7, stored)
     pixels, samples = pixels_of(images, [0, 1, 2, 4, 6], size), torch.tensor([4, 0, 1, 1, 3, 2])
     before = images.clone()
-    first = pixels.augmented(samples, config, seeded(1))
+    first = pixels.augmented(samples, pixels.size, config, seeded(1))
     torch.manual_seed(123)
-    again, other = (pixels.augmented(samples, config, seeded(seed)) for seed in (1, 2))
+    again, other = (pixels.augmented(samples, pixels.size, config, seeded(seed)) for seed in (1, 2))
     assert first.shape == (6, 3, size, size)
     assert first.dtype == torch.float32
     assert first.is_contiguous(memory_format=torch.channels_last)
@@ -188,7 +188,7 @@ def test_augmentation_is_crop_then_jitter_then_normalisation_then_affine() -> No
     batch = color_jitter(batch, 0.4, generator)
     batch = ((batch - pixels.mean) / pixels.std).permute(0, 3, 1, 2)
     expected = affine(batch, 20, 0.2, generator)
-    torch.testing.assert_close(pixels.augmented(samples, EVERYTHING, seeded(8)), expected)
+    torch.testing.assert_close(pixels.augmented(samples, pixels.size, EVERYTHING, seeded(8)), expected)
 
 
 @pytest.mark.parametrize("field", ["crop_padding", "flip", "rotation", "translation", "jitter"])
@@ -196,13 +196,32 @@ def test_each_setting_acts_by_itself(field: str) -> None:
     settings = {"crop_padding": 0, "flip": False, "rotation": 0, "translation": 0, "jitter": 0}
     settings[field] = getattr(EVERYTHING, field)
     pixels, samples = pixels_of(draw_images(8, 8), list(range(8)), 8), torch.arange(8)
-    changed = pixels.augmented(samples, Config(**settings), seeded())  # type: ignore[arg-type]
+    changed = pixels.augmented(samples, pixels.size, Config(**settings), seeded())  # type: ignore[arg-type]
     assert not torch.equal(changed, pixels.plain(samples))
+
+
+def test_smaller_images_are_averages_of_the_same_crops() -> None:
+    pixels = pixels_of(draw_images(5, 8), [4, 0, 2], 8)
+    samples = torch.arange(3)
+    whole = pixels.augmented(samples, 8, PLAIN, seeded())
+    half = pixels.augmented(samples, 4, PLAIN, seeded())
+    assert half.shape == (3, 3, 4, 4)
+    assert half.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.interpolate(whole, (4, 4), mode="bilinear", antialias=True)
+    torch.testing.assert_close(half, expected, atol=1.2 / 255 / 0.125, rtol=0)  # bytes are rounded
+
+
+def test_smaller_images_are_moved_as_the_large_ones_are() -> None:
+    pixels = pixels_of(draw_images(5, 32), list(range(5)), 32)
+    config = dataclasses.replace(PLAIN, crop_padding=4, flip=True)
+    whole, half = (pixels.augmented(torch.arange(5), size, config, seeded(3)) for size in (32, 16))
+    expected = torch.nn.functional.interpolate(whole, (16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(half, expected, atol=1.2 / 255 / 0.125, rtol=0)
 
 
 def batches_of(pixels: Pixels, generator: torch.Generator) -> list[Tensor]:
     batches = torch.split(torch.arange(7), 3)
-    return list(pixels.ahead(batches, lambda samples: pixels.augmented(samples, EVERYTHING, generator)))
+    return list(pixels.ahead(batches, lambda samples: pixels.augmented(samples, pixels.size, EVERYTHING, generator)))
 
 
 def test_batches_made_ahead_are_the_same() -> None:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from noisyknn.config import PRESETS, make_config
-from noisyknn.training.schedule import learning_rate
+from noisyknn.training.schedule import image_size, learning_rate
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,25 @@ def test_one_cycle_by_hand() -> None:
     places = [(0, 0.0), (0, 0.5), (1, 0.0), (2, 0.0), (5, 0.0), (7, 0.5)]
     rates = [learning_rate(config, *place) for place in places]
     assert rates == pytest.approx([0.012, 0.075, 0.15, 0.3, 0.15, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("size", "epochs", "expected"),
+    [
+        (32, 12, [16] * 4 + [24] * 5 + [32] * 3),
+        (32, 3, [16, 24, 32]),
+        (28, 10, [16] * 4 + [20] * 3 + [28] * 3),
+        (64, 2, [48, 64]),
+        (64, 1, [64]),
+        (12, 3, [8, 8, 12]),
+        (6, 3, [6, 6, 6]),
+    ],
+)
+def test_a_progressive_episode_begins_with_smaller_images(size: int, epochs: int, expected: list[int]) -> None:
+    config = make_config({"image_size": size, "epochs": epochs, "progressive": True})
+    assert [image_size(config, epoch) for epoch in range(epochs)] == expected
+
+
+def test_otherwise_all_images_are_of_one_size() -> None:
+    config = make_config({"image_size": 32, "epochs": 9})
+    assert {image_size(config, epoch) for epoch in range(9)} == {32}
