@@ -3,6 +3,7 @@ import pytest
 from noisyknn.config import PRESETS, Config, make_config
 from noisyknn.errors import UsageError
 from noisyknn.presets import auto_settings, describe, overridden, preset_settings
+from noisyknn.training.schedule import image_size
 
 
 def auto(
@@ -61,6 +62,15 @@ def test_auto_trains_no_more_on_many_rows_than_it_can_afford() -> None:
         config.epochs * config.image_size**2 for size in (32, 64, 500) for config, _ in [auto(rows=20_000, size=size)]
     ]
     assert max(pixels) <= 2 * min(pixels)
+
+
+def test_auto_begins_the_episodes_of_crossfit_with_small_images() -> None:
+    assert auto()[0].progressive
+    assert not auto(method="selknn")[0].progressive
+    config = auto(rows=20_000)[0]
+    sizes = [image_size(config, epoch) for epoch in range(config.epochs)]
+    work = sum(size**2 for size in sizes) / 32**2  # in epochs of full size
+    assert work == pytest.approx(6, abs=0.5)
 
 
 def test_auto_takes_a_larger_network_and_image_on_a_gpu() -> None:
@@ -126,4 +136,5 @@ def test_the_description_names_the_papers_settings() -> None:
         assert part in text
     assert "10,000 labels of each class vote" in describe(overridden(PRESETS["clothing1m"], {}))
     assert "all labels vote" in describe(overridden({}, {"method": "iterknn"}))
+    assert "cnn8 at 16 to 32 pixels" in describe(auto()[0])
     assert "one-cycle" in describe(overridden({}, {"schedule": "one-cycle", "loss": "ce"}))
