@@ -12,6 +12,8 @@ DISTINCT = 32
 ROUGHNESS = 0.4
 """How fast detail grows with scale: at a JPEG quality of 90, a picture of 500 x 375 pixels then takes some 55 kB."""
 QUALITY = 90
+PHOTOGRAPH = (500, 375)
+"""Width and height of a photograph as image sets of the web have them."""
 
 
 def write_pictures(folder: Path, count: int, width: int, height: int, seed: int) -> list[Path]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from noisyknn.benchmark import plain
-from noisyknn.benchmark.pictures import write_pictures
+from noisyknn.benchmark.pictures import PHOTOGRAPH, write_pictures
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels
 from noisyknn.data.store import ImageStore, decode_all
@@ -29,7 +29,6 @@ from noisyknn.training.device import find_device, thread_count, threads, wants_b
 from noisyknn.training.episode import EpochReport, Trainer
 
 CLASSES = 10
-PHOTOGRAPH = (500, 375)
 PHOTOGRAPH_STORED = 224
 
 
