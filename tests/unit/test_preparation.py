@@ -153,10 +153,10 @@ def test_a_search_that_is_not_installed_is_refused(images: Path, monkeypatch: py
 
 
 def test_a_network_for_images_of_one_size_cannot_begin_with_smaller_ones(images: Path) -> None:
-    settings = {"backbone": "vit_b_32", "width": 1.0, "image_size": 64}
+    settings = {"backbone": "vit_b_32", "width": 1.0, "image_size": 64, "progressive": True}
     with pytest.raises(UsageError, match=r"vit_b_32 runs on images of 64 pixels but not of 32.*--no-progressive"):
         job_of(images, **settings)
-    assert not job_of(images, progressive=False, **settings).config.progressive
+    assert not job_of(images, **settings | {"progressive": False}).config.progressive
 
 
 def test_overrides_go_before_the_preset(images: Path) -> None:
