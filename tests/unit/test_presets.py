@@ -71,7 +71,7 @@ def test_auto_begins_the_episodes_of_crossfit_with_small_images() -> None:
     config = auto(rows=20_000)[0]
     sizes = [image_size(config, epoch) for epoch in range(config.epochs)]
     work = sum(size**2 for size in sizes) / 32**2  # in epochs of full size
-    assert work == pytest.approx(7.5, abs=0.3)
+    assert work == pytest.approx(6.8, abs=0.3)
 
 
 def test_auto_takes_a_larger_network_and_image_on_a_gpu() -> None:
