@@ -27,7 +27,7 @@ from noisyknn.observer import Observer
 from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
 from noisyknn.results import NEW_COLUMNS, Labels, prediction_columns
 from noisyknn.training.device import find_device, thread_count, wants_bf16
-from noisyknn.training.schedule import image_size
+from noisyknn.training.schedule import smaller_sizes
 
 RARE = 20
 """How many times rarer than the median class a class must be to be told of."""
@@ -97,7 +97,7 @@ def prepare(
     _note_class_sizes(table, observer)
     job = Job(table=table, images=images, files=files, truth=truth, config=config)
     model = job.new_model()  # one that cannot be made is told now, before any work
-    for size in {image_size(config, epoch) for epoch in range(config.epochs)} - {config.image_size}:
+    for size in smaller_sizes(config):
         check_size(model, size)
     return job
 

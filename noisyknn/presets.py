@@ -27,7 +27,8 @@ def preset_settings(
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
     """A preset's settings with `overrides` put over them; cut to other epochs, its schedule keeps its shape.
 
-    Where crossfit is given only one of episodes and folds, the other follows, so that each fold has its episode.
+    A progressive preset that is told not to be takes as many epochs as end in the same time. Where crossfit is given
+    only one of episodes and folds, the other follows, so that each fold has its episode.
     """
     planned = {field.name: field.default for field in dataclasses.fields(Config)} | {**settings, **overrides}
     folds, episodes, crossfit = planned["folds"], planned["episodes"], planned["method"] == "crossfit"
@@ -37,6 +38,8 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
         elif "episodes" not in overrides:
             overrides = {**overrides, "episodes": folds}
     config = make_config({**settings, **overrides})
+    if settings.get("progressive") and not config.progressive and "epochs" not in overrides:
+        config = dataclasses.replace(config, epochs=max(1, round(config.epochs * PROGRESSIVE_COST)))
     if "epochs" not in overrides or "drops" in overrides:
         return config
     whole = make_config(settings).epochs

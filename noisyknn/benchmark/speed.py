@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def measure(
         gpu=device.type == "cuda",
     )
     config = overridden(settings, overrides)
+    find_search(config.search, device)  # what cannot be had is told now, before any work
+    _new_model(config)
     with tempfile.TemporaryDirectory(prefix="noisyknn-benchmark-") as temporary, threads(thread_count(config)):
         folder = Path(temporary)
         side = config.store_size or config.image_size
@@ -134,7 +137,7 @@ class _Bench:
         pictures = plain.Pictures(self.files[:count], labels.tolist(), self.config)
         epochs: list[float] = []
         trainer = self.trainer(pixels, labels, lambda report: epochs.append(report.seconds))
-        network = self.new_model().to(self.device)
+        network = _new_model(self.config).to(self.device)
         plain_epochs = []
         for _ in range(repeats):
             model, _ = trainer.fit(labels, 0.0, 0)
@@ -159,22 +162,16 @@ class _Bench:
         labels = torch.arange(count, device=self.device) % CLASSES
         trainer = self.trainer(_TimedPixels(**vars(pixels), parts=parts), labels, parts.restart)
         with parts.watching_optimizers():
-            dataclasses.replace(trainer, new_model=lambda: parts.watching(self.new_model())).fit(labels, 0.0, 0)
+            dataclasses.replace(trainer, new_model=lambda: parts.watching(_new_model(self.config))).fit(labels, 0.0, 0)
         whole = sum(parts.seconds.values())
         return {name: round(seconds / whole, 4) for name, seconds in parts.seconds.items()}
-
-    def new_model(self) -> Backbone:
-        config = self.config
-        return build_backbone(
-            config.backbone, classes=CLASSES, image_size=config.image_size, width=config.width, seed=config.seed
-        )
 
     def trainer(self, pixels: Pixels, labels: Tensor, on_epoch: Callable[[EpochReport], None]) -> Trainer:
         """A trainer of two epochs."""
         return Trainer(
             pixels=pixels,
             given_labels=labels,
-            new_model=self.new_model,
+            new_model=partial(_new_model, self.config),
             config=dataclasses.replace(self.config, epochs=2, progressive=False),
             device=self.device,
             bf16=self.bf16,
@@ -182,6 +179,12 @@ class _Bench:
             on_epoch=on_epoch,
             observer=Silent(),
         )
+
+
+def _new_model(config: Config) -> Backbone:
+    return build_backbone(
+        config.backbone, classes=CLASSES, image_size=config.image_size, width=config.width, seed=config.seed
+    )
 
 
 class _NoCheckpoints:

@@ -114,7 +114,7 @@ def clean(
         typer.Option(
             "--progressive/--no-progressive",
             help="Begin each episode with smaller images, which is faster.",
-            show_default="yes for crossfit in auto",
+            show_default="yes for crossfit in auto, from 24 pixels",
             rich_help_panel=TRAINING,
         ),
     ] = None,

@@ -22,7 +22,17 @@ def image_size(config: Config, epoch: int) -> int:
     if not config.progressive:
         return config.image_size
     share = next((share for until, share in SMALLER if epoch + 1 <= until * config.epochs), 1.0)
-    return min(max(round(config.image_size * share / 4) * 4, LEAST_PIXELS), config.image_size)
+    return _scaled(config.image_size, share)
+
+
+def smaller_sizes(config: Config) -> list[int]:
+    """Heights and widths in pixels of images with which an episode may begin, where these are not all of one size."""
+    sizes = {_scaled(config.image_size, share) for _, share in SMALLER} if config.progressive else set()
+    return sorted(sizes - {config.image_size})
+
+
+def _scaled(size: int, share: float) -> int:
+    return min(max(round(size * share / 4) * 4, LEAST_PIXELS), size)
 
 
 def learning_rate(config: Config, epoch: int, progress: float) -> float:

@@ -74,6 +74,13 @@ def test_auto_begins_the_episodes_of_crossfit_with_small_images() -> None:
     assert work == pytest.approx(6.8, abs=0.3)
 
 
+def test_auto_told_not_to_be_progressive_takes_as_long() -> None:
+    settings, _ = preset_settings("auto", method="crossfit", rows=20_000, classes=10, size=32, grey=False, gpu=False)
+    assert overridden(settings, {}).epochs == 12
+    assert overridden(settings, {"progressive": False}).epochs == 7
+    assert overridden(settings, {"progressive": False, "epochs": 9}).epochs == 9
+
+
 def test_auto_takes_a_larger_network_and_image_on_a_gpu() -> None:
     on_cpu, on_gpu = (auto(size=224, gpu=gpu)[0] for gpu in (False, True))
     assert on_gpu.image_size > on_cpu.image_size

@@ -12,6 +12,7 @@ from noisyknn.benchmark.speed import Stage, measure
 from noisyknn.config import Config
 from noisyknn.data.images import decode
 from noisyknn.errors import UsageError
+from noisyknn.observer import Silent
 
 TINY = {"backbone": "cnn5", "image_size": 8, "batch_size": 32, "device": "cpu", "precision": "fp32"}
 
@@ -85,6 +86,11 @@ def test_presets_of_the_paper_are_measured_too(preset: str) -> None:
     assert speed.config.optimizer == "adam"
 
 
-def test_settings_that_do_not_work_are_told() -> None:
+class Loud(Silent):
+    def note(self, message: str) -> None:
+        raise AssertionError(message)
+
+
+def test_settings_that_do_not_work_are_told_before_any_work() -> None:
     with pytest.raises(UsageError, match="no --backbone cnn9"):
-        measure([100], "auto", {"backbone": "cnn9"}, repeats=1)
+        measure([100], "auto", {"backbone": "cnn9"}, repeats=1, observer=Loud())

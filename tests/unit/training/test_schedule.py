@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from noisyknn.config import PRESETS, make_config
-from noisyknn.training.schedule import image_size, learning_rate
+from noisyknn.training.schedule import image_size, learning_rate, smaller_sizes
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,9 @@ def test_a_progressive_episode_begins_with_smaller_images(size: int, epochs: int
 def test_otherwise_all_images_are_of_one_size() -> None:
     config = make_config({"image_size": 32, "epochs": 9})
     assert {image_size(config, epoch) for epoch in range(9)} == {32}
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32, [16, 24]), (12, [8]), (6, [])])
+def test_sizes_that_an_episode_may_begin_with(size: int, expected: list[int]) -> None:
+    assert smaller_sizes(make_config({"image_size": size, "progressive": True})) == expected
+    assert smaller_sizes(make_config({"image_size": size})) == []
