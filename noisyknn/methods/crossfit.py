@@ -3,8 +3,8 @@
 Samples are dealt into folds, copies of an image together. Each episode trains one network and then judges the samples
 of one fold, whose given labels it has not seen; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What
 counts for a sample is the network's own opinion and the vote of its nearest neighbours among the samples that were
-learnt from, mixed as logarithms. After each episode this evidence is calibrated (`noisyknn.trust`) and becomes, with
-the given label, the posterior probability of every class.
+learnt from, mixed as logarithms. After each episode this evidence, made as sure as that of the other networks, is
+calibrated (`noisyknn.trust`) and becomes, with the given label, the posterior probability of every class.
 
 The first network learns the given labels of its folds, by a loss that is robust to wrong ones. From then on each image
 is learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too). In the first
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from noisyknn.methods.base import Correction, Episode, Task
 from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import calibrate, tiled
+from noisyknn.trust.calibration import aligned, calibrate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -58,7 +58,9 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         mixed = tiled(_mixed, trained.log_probabilities[assessed], votes.log_shares)
         evidence = evidence.index_copy(0, assessed, mixed)
         cumulative_loss = cumulative_loss.index_copy(0, rows, trained.cumulative_loss[rows])
-        blind, beliefs = _beliefs(evidence, given, folds <= index)
+        judged = folds <= index
+        evidence = aligned(evidence, torch.where(judged, given, -1), folds.clamp_max(index))
+        blind, beliefs = _beliefs(evidence, given, judged)
         yield Episode(
             index=index,
             gamma=0.0,

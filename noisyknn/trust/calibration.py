@@ -26,6 +26,10 @@ from noisyknn.trust.noise_model import LEAST, NoiseModel, posterior, reestimated
 
 OFFSET_SPREAD = 0.5
 """Standard deviation of the Gaussian prior of class offsets, which keeps rare classes from being explained away."""
+SCALE_SPREAD = 0.5
+"""Standard deviation of the Gaussian prior of the logarithm of how sure a network is, relative to the others."""
+ALIGNMENTS = 2
+"""How many times networks are made equally sure; the noise is then estimated again."""
 ROUNDS = 50
 """Most steps of expectation maximisation."""
 SETTLED = 3e-4
@@ -100,6 +104,41 @@ def tiled(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return torch.cat([function(*tile) for tile in zip(*(torch.split(t, tile_rows) for t in tensors), strict=True)])
 
 
+def aligned(evidence: Tensor, given: Tensor, judges: Tensor) -> Tensor:
+    """Evidence (N, C) with that of each network, which `judges` (N,) numbers from 0, made as sure as the others'.
+
+    One temperature then suits all. A network that learnt labels as they are given is surer than those that learnt
+    mixtures: taken at its word, it would break what the others know. Given labels (N,) are -1 where there is none, or
+    where the network has learnt the label; what is learnt from the rest holds for all that the network says.
+    """
+    classes, networks = evidence.shape[1], int(judges.max()) + 1
+    rows = _fit_rows(given, classes)
+    reserve = _reserve(len(rows), classes)
+    some, labels, network = evidence[rows].float(), given[rows], judges[rows]
+    scales = some.new_ones(networks)
+    for _ in range(ALIGNMENTS if networks > 1 and len(rows) > 0 else 0):
+        scaled = some * scales[network, None]
+        scales *= _relative_scales(_alternate(scaled, labels, reserve), scaled, labels, network, networks)
+    return evidence * scales[judges, None].to(evidence.dtype)
+
+
+def _relative_scales(found: Calibration, evidence: Tensor, given: Tensor, network: Tensor, networks: int) -> Tensor:
+    """Factors (networks,), 1 in the geometric mean, under which the labels are likelier than with one temperature."""
+    logs = evidence.new_zeros(networks).requires_grad_()
+    optimizer = torch.optim.LBFGS([logs], max_iter=20, line_search_fn="strong_wolfe")
+    likelihood = found.noise.likelihood(evidence, given)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        prior = (found.temperature * logs.exp()[network, None] * evidence + found.offsets).softmax(1)
+        value = _loss(prior, likelihood) + logs.square().sum() / (2 * SCALE_SPREAD**2 * len(given))
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return (logs - logs.mean()).detach().exp()
+
+
 def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
     """Learn from evidence (N, C), log-probabilities in any scale, and given labels (N,), -1 for none.
 
@@ -107,12 +146,16 @@ def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
     """
     classes = evidence.shape[1]
     rows = _fit_rows(given, classes)
-    reserve = RESERVE * classes / (float((given >= 0).sum()) + RESERVE * classes)
+    reserve = _reserve(int((given >= 0).sum()), classes)
     evidence, given = evidence[rows].float(), given[rows]
     found = _sharpened(_alternate(evidence, given, reserve), evidence, given)
     step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
     found = _with_growth(found, evidence[::step], given[::step])
     return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
+
+
+def _reserve(labelled: int, classes: int) -> float:
+    return RESERVE * classes / (labelled + RESERVE * classes)
 
 
 def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
@@ -164,7 +207,7 @@ def _fit_rows(given: Tensor, classes: int) -> Tensor:
     """Labelled rows to learn from, evenly spread over all where these are too many."""
     rows = torch.nonzero(given >= 0)[:, 0]
     most = max(FIT_ELEMENTS // classes, 1)
-    return rows[:: math.ceil(len(rows) / most)]
+    return rows[:: max(1, math.ceil(len(rows) / most))]
 
 
 def _alternate(evidence: Tensor, given: Tensor, reserve: float) -> Calibration:

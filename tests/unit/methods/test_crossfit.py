@@ -1,3 +1,4 @@
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,7 +81,30 @@ def test_no_network_of_the_first_round_learns_a_sample_that_it_judges() -> None:
     assert rows.tolist() == torch.nonzero(folds == 1)[:, 0].tolist()
     assert torch.equal(targets[rows].argmax(1), given[rows])
     assert network.calls[1][0].tolist() == torch.nonzero(folds == 0)[:, 0].tolist()
-    assert torch.equal(second.correction.evidence[folds == 0], first.correction.evidence[folds == 0])
+    before, after = (episode.correction.evidence[folds == 0].float() for episode in (first, second))
+    torch.testing.assert_close(after, before * (after.sum() / before.sum()), rtol=2e-3, atol=1e-3)
+
+
+def test_networks_are_made_equally_sure_by_labels_that_they_have_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def halved(evidence: Tensor, given: Tensor, judges: Tensor) -> Tensor:
+        calls.append((given, judges))
+        return evidence / 2
+
+    monkeypatch.setattr(sys.modules[crossfit.__module__], "aligned", halved)
+    given = given_labels()
+    folds = deal(given, torch.arange(len(given)), 2, CONFIG.seed)
+    first, second, third, _ = crossfit(task_of(given, Network()), None)
+    (learnt, one), (all_given, two), (_, three), _ = calls
+    assert torch.equal(learnt, torch.where(folds == 0, given, -1))
+    assert torch.equal(all_given, given)
+    assert one.unique().tolist() == [0]  # the first network speaks of the other fold too
+    assert torch.equal(two, folds)
+    assert torch.equal(three, folds)
+    again = torch.where((folds == 0)[:, None], first.correction.evidence / 2, second.correction.evidence)
+    assert torch.equal(second.correction.evidence, again)
+    assert torch.equal(third.correction.evidence[folds == 1], second.correction.evidence[folds == 1] / 2)
 
 
 def test_what_is_not_judged_yet_is_learnt_as_the_last_network_sees_it() -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from noisyknn import metrics
 from noisyknn.trust import calibration as calibration_module
-from noisyknn.trust.calibration import Calibration, calibrate
+from noisyknn.trust.calibration import Calibration, aligned, calibrate
 from tests.unit.trust.made_labels import Made, make, symmetric
 
 
@@ -70,6 +70,49 @@ def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch
     monkeypatch.setattr(calibration_module, "SHARPEST", 35)
     monkeypatch.setattr(calibration_module, "ROWS_PER_STEP", 1)
     assert calibrate(made.logs, made.given).temperature > found
+
+
+def test_networks_of_unlike_sureness_are_made_equally_sure() -> None:
+    made = make(8000, 5, symmetric(5, 0.3), spread=2.0)
+    judges = torch.arange(8000) % 4
+    sureness = torch.tensor([3.0, 1.0, 1.0, 0.7])[judges, None]
+    mixed = made.logs * sureness
+    found = aligned(mixed, made.given, judges)
+    relative = found.sum(1) / made.logs.sum(1)
+    each = torch.stack([relative[judges == judge].median() for judge in range(4)])
+    torch.testing.assert_close(each / each.mean(), torch.ones(4), atol=0.12, rtol=0)
+
+    def right(evidence: Tensor) -> float:
+        beliefs = calibrate(evidence, made.given).posterior(evidence, made.given)
+        return float((beliefs.argmax(1) == made.truth).float().mean())
+
+    assert right(mixed) + 0.01 < right(found)
+    assert abs(right(made.logs) - right(found)) < 0.003
+
+
+def test_what_is_found_of_a_network_holds_for_samples_whose_labels_it_has_learnt() -> None:
+    made = make(3000, 3, symmetric(3, 0.2))
+    judges = torch.arange(3000) % 2
+    mixed = made.logs * torch.where(judges == 0, 4.0, 1.0)[:, None]
+    given = torch.where(torch.arange(3000) < 2000, made.given, -1)
+    factors = aligned(mixed, given, judges).sum(1) / mixed.sum(1)
+    torch.testing.assert_close(factors[2000:], factors[:1000])
+    assert factors[0] < 0.5 * factors[1]
+
+
+@pytest.mark.parametrize(("networks", "labelled"), [(1, 40), (3, 0)])
+def test_a_single_network_and_one_without_labels_are_left_as_they_are(networks: int, labelled: int) -> None:
+    evidence = 5 * torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).log_softmax(1).half()
+    given = torch.where(torch.arange(40) < labelled, torch.arange(40) % 2, -1)
+    assert torch.equal(aligned(evidence, given, torch.arange(40) % networks), evidence)
+
+
+def test_of_a_handful_of_rows_no_network_is_said_to_be_much_surer_than_another() -> None:
+    given = torch.arange(12) % 2
+    evidence = torch.where(torch.arange(12) < 6, 8.0, 1.0)[:, None] * torch.eye(2)[given]
+    found = aligned(evidence.log_softmax(1), given, torch.arange(12) // 6)
+    assert found.isfinite().all()
+    assert ((found / evidence.log_softmax(1)).log().abs() < 1).all()
 
 
 @pytest.mark.parametrize(("samples", "classes"), [(600, 10), (40, 2)])
