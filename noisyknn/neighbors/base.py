@@ -22,14 +22,14 @@ TILE_ELEMENTS = 1 << 20
 
 
 class Search(Protocol):
-    """Finds candidates: the rows of `references` (R, D) nearest to each of `queries` (Q, D), as indices (Q, count).
+    """Finds candidates: the rows of `references` (R, D) nearest to each of `queries` (Q, D), and maybe some more.
 
     Searches may compute |q|² - 2 q·r + |r|², which cancels the digits that count where features lie far from the
     origin: `references` have zero mean, and `queries` are shifted alike.
     """
 
     def __call__(self, references: Tensor, queries: Tensor, count: int) -> Tensor:
-        """Indices (Q, count) into `references`, int64, in any order; count <= R; both float32 on one device."""
+        """Indices (Q, count or more) into `references`, int64, in any order; count <= R; both float32 on one device."""
         ...
 
 
@@ -79,7 +79,7 @@ def nearest(
     tile_rows = max(1, min(QUERIES, TILE_ELEMENTS // count))
     everyone = torch.arange(len(features), device=features.device) if samples is None else samples
     for tile in torch.split(everyone, tile_rows):
-        rows = references[search(pool, features[tile] - centre, count)]  # (Q, count)
+        rows = references[search(pool, features[tile] - centre, count)]  # (Q, count or more)
         rows = rows.sort(dim=1).values  # so that the stable sort below settles ties by row
         squared = _squared_distances(features, tile, rows)
         squared[rows == tile[:, None]] = torch.inf

@@ -1,5 +1,8 @@
 """Neighbour candidates by torch: tiled matrix products, on any device, in bounded memory."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -8,30 +11,79 @@ CPU_ELEMENTS = 1 << 22
 """Most distances of one tile on a CPU: 16 MiB, which caches like."""
 GPU_ELEMENTS = 1 << 27
 GROUP = 16
+"""References of a group, of which only the nearest is looked at first."""
+DROPPED_BITS = 13
+"""Bits of a float32's mantissa that TF32 has no room for."""
 
 
 def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Indices (Q, count) of the references (R, D) nearest to each query (Q, D) by L2.
+    """Indices (Q, count or more) of the references (R, D) nearest to each query (Q, D) by L2.
 
     |q - r|² = |q|² - 2 q·r + |r|², and |q|² does not change the order.
     """
     elements = GPU_ELEMENTS if references.is_cuda else CPU_ELEMENTS
     tile_rows = max(1, elements // min(len(references), REFERENCES_PER_TILE))
-    return torch.cat([_search_tile(references, tile, count) for tile in torch.split(queries, tile_rows)])
+    norms = references.square().sum(1)
+    if references.is_cuda:
+        return search_coarsely(references, norms, queries, count, tile_rows)
+    return _search(references, norms, queries, count, tile_rows)[1]
 
 
-def _search_tile(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    best = queries.new_empty(len(queries), 0)  # (Q, up to count) closeness 2 q·r - |r|², high is near
+def search_coarsely(references: Tensor, norms: Tensor, queries: Tensor, count: int, tile_rows: int) -> Tensor:
+    """Indices (Q, up to 2 · count), the nearest among them for sure, by products in TF32, which tensor cores do.
+
+    Both sides are rounded to TF32 first, so that what the products lose is known: |q·r - q̂·r̂| is at most
+    |q - q̂| |r| + |q̂| |r - r̂|. Where the last candidate is farther than the count-th by more than both may have lost,
+    all of the nearest are found; the other queries are searched again in float32.
+    """
+    candidates = min(2 * count, len(references))
+    pool, asked = _rounded(references), _rounded(queries)
+    with _tensor_cores():
+        closeness, indices = _search(pool, norms, asked, candidates, tile_rows)
+    longest, most_lost = norms.max().sqrt(), (references - pool).norm(dim=1).max()
+    lost = 2 * ((queries - asked).norm(dim=1) * longest + asked.norm(dim=1) * most_lost)
+    gap = closeness.topk(count).values[:, -1] - closeness.amin(1)
+    again = torch.nonzero((gap <= 2 * lost) & (candidates < len(references)))[:, 0]
+    indices[again] = _search(references, norms, queries[again], candidates, tile_rows)[1]
+    return indices
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """float32 rounded to the mantissa of TF32."""
+    bits = values.contiguous().view(torch.int32) + (1 << (DROPPED_BITS - 1))
+    return (bits & -(1 << DROPPED_BITS)).view(torch.float32)
+
+
+@contextlib.contextmanager
+def _tensor_cores() -> Iterator[None]:
+    """Let products of float32 on the GPU be done in TF32; on a CPU torch's kernels may then do likewise."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _search(references: Tensor, norms: Tensor, queries: Tensor, count: int, tile_rows: int) -> tuple[Tensor, Tensor]:
+    """Closeness 2 q·r - |r|², high is near, and indices of the nearest, both (Q, count), in any order."""
+    tiles = [_search_tile(references, norms, tile, count) for tile in torch.split(queries, tile_rows)]
+    closeness, indices = zip(*tiles, strict=True)
+    return torch.cat(closeness), torch.cat(indices)
+
+
+def _search_tile(references: Tensor, norms: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    best = queries.new_empty(len(queries), 0)
     indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(references), REFERENCES_PER_TILE):
         part = references[start : start + REFERENCES_PER_TILE]  # (R', D)
-        closeness = torch.addmm(-part.square().sum(1), queries, part.T, alpha=2)  # (Q, R')
+        closeness = torch.addmm(-norms[start : start + len(part)], queries, part.T, alpha=2)  # (Q, R')
         values, places = largest(closeness, min(count, len(part)))
         best, indices = torch.cat([best, values], 1), torch.cat([indices, places + start], 1)
         if best.shape[1] > count:
             best, kept = best.topk(count, sorted=False)
             indices = indices.gather(1, kept)
-    return indices
+    return best, indices
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,20 @@ from noisyknn.errors import MachineError, UsageError
 from noisyknn.neighbors import base, faiss_search, torch_search
 from noisyknn.neighbors.base import Neighbors, Search, angular_distances, find_search, nearest
 
+
+def coarsely(references: Tensor, queries: Tensor, count: int) -> Tensor:
+    """What a GPU does."""
+    return torch_search.search_coarsely(references, references.square().sum(1), queries, count, tile_rows=13)
+
+
 NEEDS_FAISS = pytest.mark.skipif(not faiss_search.is_installed(), reason="faiss is not installed")
 SEARCHES = pytest.mark.parametrize(
     "search",
-    [pytest.param(torch_search.search, id="torch"), pytest.param(faiss_search.search, id="faiss", marks=NEEDS_FAISS)],
+    [
+        pytest.param(torch_search.search, id="torch"),
+        pytest.param(coarsely, id="torch-gpu"),
+        pytest.param(faiss_search.search, id="faiss", marks=NEEDS_FAISS),
+    ],
 )
 CPU = torch.device("cpu")
 
@@ -157,7 +167,10 @@ def test_a_search_finds_the_nearest_rows(search: Search, count: int, monkeypatch
     found = search(references, queries, count)
     assert found.dtype == torch.int64
     distances = (queries[:, None] - references).square().sum(2)
-    assert found.sort(1).values.tolist() == distances.argsort(1)[:, :count].sort(1).values.tolist()
+    assert found.shape == (9, min(2 * count, 30) if search is coarsely else count)
+    for row, nearest_rows in enumerate(distances.argsort(1)[:, :count].tolist()):
+        assert set(nearest_rows) <= set(found[row].tolist())
+        assert len(set(found[row].tolist())) == found.shape[1]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -240,3 +253,40 @@ def test_a_faiss_that_cannot_be_loaded_is_told_with_the_cure(monkeypatch: pytest
     with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*--search torch"):
         find_search("auto", CPU)
     assert find_search("torch", CPU) is torch_search.search
+
+
+def test_products_in_tf32_lose_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries whose nearest cannot be told from TF32 are searched again in float32, and only they."""
+    near_ties = 1 + 0.01 * draw(200, 8)
+    features = torch.cat([near_ties, 5 * draw(200, 8, seed=1)])
+    features -= features.mean(0)
+    searched = []
+    whole = torch_search._search
+
+    def counting(references: Tensor, norms: Tensor, queries: Tensor, *others: int) -> tuple[Tensor, Tensor]:
+        searched.append(len(queries))
+        return whole(references, norms, queries, *others)
+
+    monkeypatch.setattr(torch_search, "_search", counting)
+    found = coarsely(features, features, 10)
+    assert searched[0] == 400
+    assert 200 <= searched[1] < 300
+    exact = torch.cdist(features.double(), features.double()).topk(10, largest=False).indices
+    for row in range(400):
+        assert set(exact[row].tolist()) <= set(found[row].tolist())
+    rounded = torch_search._rounded(features)
+    _, coarse = whole(rounded, features.square().sum(1), rounded, 20, 400)
+    missed = [row for row in range(200) if not set(exact[row].tolist()) <= set(coarse[row].tolist())]
+    assert len(missed) > 100  # what would be lost
+
+
+def test_tf32_has_ten_bits_and_the_switch_for_it_is_put_back() -> None:
+    values = draw(100, 10) * 10 ** draw(100, 10, seed=1)
+    rounded = torch_search._rounded(values)
+    assert ((rounded - values).abs() <= values.abs() / 2**11).all()
+    assert torch.equal(torch_search._rounded(rounded), rounded)
+    assert ((rounded.view(torch.int32) & 0x1FFF) == 0).all()
+    before = torch.get_float32_matmul_precision()
+    with torch_search._tensor_cores():
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
