@@ -1,23 +1,21 @@
 """Crossfit: no label is judged by what has learnt it. The default method; not in the paper, built on its Algorithm 1.
 
-Samples are dealt into folds, copies of an image together. Each episode trains one network and then judges the samples
-of one fold, whose given labels it has not seen; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What
-counts for a sample is the network's own opinion and the vote of its nearest neighbours among the samples that were
-learnt from, mixed as logarithms. After each episode this evidence, made as sure as that of the other networks, is
-calibrated (`noisyknn.trust`) and becomes, with the given label, the posterior probability of every class.
+Samples are dealt into folds, copies of an image together. Each episode trains one network on all folds but one and
+then judges the samples of that one; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What counts for a
+sample is the network's own opinion and the vote of its nearest neighbours among the samples that were learnt from,
+mixed as logarithms. After each episode this evidence, made as sure as that of the other networks, is calibrated
+(`noisyknn.trust`) and becomes, with the given label, the posterior probability of every class.
 
-The first network learns the given labels of its folds, by a loss that is robust to wrong ones. From then on each image
-is learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too). In the first
-round, a network leaves out the fold that it is to judge, and what is believed of the folds still to be judged is what
-the last network makes of them, although it has learnt their labels. Later networks learn all images, those of their
-own fold as the mixture that does not know the given label.
+The first network learns labels as they are given, by a loss that is robust to wrong ones. From then on each image is
+learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too); of the folds
+still to be judged that is what the last network makes of them, although it has learnt their labels. The first network
+knows least: one episode more than there are folds lets another judge its fold again.
 
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which
 later networks learn. Symbols: N samples, C classes.
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ from torch.nn import functional as F
 
 from noisyknn.methods.base import Correction, Episode, Task
 from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import aligned, calibrate, tiled
+from noisyknn.trust.calibration import CREDIT_IN_TRAINING, aligned, calibrate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -42,25 +40,21 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     if last is not None:
         evidence, voted, distances = last.correction.evidence, last.correction.voted, last.correction.distances
         cumulative_loss = last.cumulative_loss
-    blind, beliefs = _beliefs(evidence, given, folds < start)
+    beliefs = _beliefs(evidence, given, folds < start)
     for index in range(start, config.episodes):
         fold = folds == index % config.folds
-        learnt = given >= 0 if index == 0 else torch.ones_like(fold)
-        if index < config.folds:
-            learnt = learnt & ~fold
-        rows, references = (torch.nonzero(mask)[:, 0] for mask in (learnt, learnt & ~fold))
+        learnt = torch.nonzero(~fold & (given >= 0) if index == 0 else ~fold)[:, 0]
         assessed = torch.nonzero(fold | (folds > index))[:, 0]
-        targets = partial(_targets, fold, blind, beliefs)
-        trained = task.train_on_targets(rows, targets, index, robust=index == 0)
-        votes = poll_uncertain(trained.features, references, beliefs, config.k, task.search, assessed)
+        trained = task.train_on_targets(learnt, beliefs.__getitem__, index, robust=index == 0)
+        votes = poll_uncertain(trained.features, learnt, beliefs, config.k, task.search, assessed)
         voted = voted.index_copy(0, assessed, votes.winner)
         distances = distances.index_copy(0, assessed, votes.distances)
         mixed = tiled(_mixed, trained.log_probabilities[assessed], votes.log_shares)
         evidence = evidence.index_copy(0, assessed, mixed)
-        cumulative_loss = cumulative_loss.index_copy(0, rows, trained.cumulative_loss[rows])
+        cumulative_loss = cumulative_loss.index_copy(0, learnt, trained.cumulative_loss[learnt])
         judged = folds <= index
         evidence = aligned(evidence, torch.where(judged, given, -1), folds.clamp_max(index))
-        blind, beliefs = _beliefs(evidence, given, judged)
+        beliefs = _beliefs(evidence, given, judged)
         yield Episode(
             index=index,
             gamma=0.0,
@@ -70,7 +64,7 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
                 voted=voted,
                 evidence=evidence,
                 distances=distances,
-                references=references,
+                references=learnt,
             ),
         )
 
@@ -91,24 +85,19 @@ def deal(given: Tensor, digests: Tensor, folds: int, seed: int) -> Tensor:
     return dealt[first[image]]
 
 
-def _targets(fold: Tensor, blind: Tensor, beliefs: Tensor, samples: Tensor) -> Tensor:
-    """What a network is to learn of samples (B,): the beliefs (B, C), of those in the `fold` (N,) the blind ones."""
-    return torch.where(fold[samples, None], blind[samples], beliefs[samples])
-
-
 def _mixed(own: Tensor, votes: Tensor) -> Tensor:
     """Evidence (B, C) float16: the network's log-probabilities and the votes' log-shares, both (B, C)."""
     return own.float().lerp(votes.float(), VOTE_WEIGHT).log_softmax(1).half()
 
 
-def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
-    """Two times the probabilities of the classes (N, C) float16, without and with what the given label says.
+def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> Tensor:
+    """Probabilities of the classes (N, C) float16, calibrated by the samples that are `judged` (N,).
 
-    Calibrated by the samples that are `judged` (N,). Before the first are, the given label is all that is known.
+    Before the first are, the given label is all that is known.
     """
     if not (judged & (given >= 0)).any():
         certain = F.one_hot(given.clamp_min(0), evidence.shape[1]).half()
         certain[given < 0] = 1 / evidence.shape[1]
-        return certain, certain
-    calibration = calibrate(evidence[judged], given[judged])
-    return calibration.prior(evidence).half(), calibration.posterior(evidence, given).half()
+        return certain
+    calibration = calibrate(evidence[judged], given[judged], CREDIT_IN_TRAINING)
+    return calibration.posterior(evidence, given).half()

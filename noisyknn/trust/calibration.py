@@ -36,16 +36,22 @@ SETTLED = 3e-4
 """Change of the transition matrix below which they end."""
 GROWTHS = (0.0, 0.1, 0.2)
 """Values of the growth of noise with ambiguity that are tried, in ascending order."""
+LIKELIER = 5.0
+"""Logarithm of how many times likelier all labels must be with a little growth than without, to believe it: 150.
+What a network of few images is unsure of would pass for ambiguous otherwise."""
 SHARPER, SHARPEST = 1.02, 35
 """Factor from one temperature that is tried to the next, and the most such steps beyond the likeliest."""
 ROWS_PER_STEP = 20
 """Rows per class that each such step takes: of few rows little can be known, and blurred evidence does less harm."""
+CREDIT, CREDIT_IN_TRAINING = 3.0, 1.0
+"""Rows of each class whose labels are believed right before any is seen: from few rows no network learns a class well,
+and what it does not know must not pass for noise. What networks are trained towards harms no label, and dares more."""
 RESERVE = 0.5
 """Rows of each class (Jeffreys' prior) that are taken to say otherwise than the evidence."""
 MOST_DOUBT = 0.5
 """Labels that cannot be told from the images: either they are at random or the network has learnt nothing, which are
 taken for equally likely."""
-TOLERANCE = 4e-4
+TOLERANCE = 2e-4
 """Log-likelihood per label by which more noise may be worse than the best and is still taken."""
 TILE_ELEMENTS = 1 << 22
 """Rows times classes of one tile."""
@@ -64,6 +70,8 @@ class Calibration:
     noise: NoiseModel
     reserve: float
     """Share of p(y | x) that all classes have alike, whatever the evidence: few labels teach nothing for sure."""
+    credit: float
+    """Rows of each class whose labels were believed right before any was seen."""
     chances: Tensor
     """Share (C,) of each class among the given labels."""
     doubt: float = 0.0
@@ -118,7 +126,9 @@ def aligned(evidence: Tensor, given: Tensor, judges: Tensor) -> Tensor:
     scales = some.new_ones(networks)
     for _ in range(ALIGNMENTS if networks > 1 and len(rows) > 0 else 0):
         scaled = some * scales[network, None]
-        scales *= _relative_scales(_alternate(scaled, labels, reserve), scaled, labels, network, networks)
+        scales *= _relative_scales(
+            _alternate(scaled, labels, reserve, CREDIT_IN_TRAINING), scaled, labels, network, networks
+        )
     return evidence * scales[judges, None].to(evidence.dtype)
 
 
@@ -139,8 +149,10 @@ def _relative_scales(found: Calibration, evidence: Tensor, given: Tensor, networ
     return (logs - logs.mean()).detach().exp()
 
 
-def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
+def calibrate(evidence: Tensor, given: Tensor, credit: float = CREDIT) -> Calibration:
     """Learn from evidence (N, C), log-probabilities in any scale, and given labels (N,), -1 for none.
+
+    Of each class, `credit` rows are believed right before any is seen.
 
     The same input gives the same result. One sample must have a label.
     """
@@ -148,7 +160,7 @@ def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
     rows = _fit_rows(given, classes)
     reserve = _reserve(int((given >= 0).sum()), classes)
     evidence, given = evidence[rows].float(), given[rows]
-    found = _sharpened(_alternate(evidence, given, reserve), evidence, given)
+    found = _sharpened(_alternate(evidence, given, reserve, credit), evidence, given)
     step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
     found = _with_growth(found, evidence[::step], given[::step])
     return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
@@ -178,7 +190,7 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calib
         sharper = dataclasses.replace(found, temperature=SHARPER * found.temperature, offsets=SHARPER * found.offsets)
         for _ in range(ROUNDS):
             before = sharper.noise.transition
-            transition = reestimated(sharper.posterior(evidence, given), given)
+            transition = reestimated(sharper.posterior(evidence, given), given, sharper.credit)
             sharper = dataclasses.replace(sharper, noise=NoiseModel(transition=transition, growth=0.0))
             if (transition - before).abs().max() < SETTLED:
                 break
@@ -189,16 +201,19 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calib
 
 
 def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
-    """The calibration with the largest growth that the labels do not speak against.
+    """The calibration with the largest growth that the labels do not speak against, if they ask for growth at all.
 
-    Labels hardly tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People
-    do mislabel the ambiguous, so that is believed until the labels become less likely by more than TOLERANCE.
+    They do if a little makes them LIKELIER. Then they hardly tell an image that is mislabelled since it is ambiguous
+    from one that the network is unsure of. People do mislabel the ambiguous, so that is believed until the labels
+    become less likely by more than TOLERANCE.
     """
-    candidates: list[tuple[float, Calibration]] = []
-    for growth in GROWTHS:
+    candidates = [(_negative_log_likelihood(simple, evidence, given), simple)]
+    for growth in GROWTHS[1:]:
         noise = NoiseModel(transition=simple.noise.transition, growth=growth)
-        found = simple if growth == 0 else _maximised(candidates[-1][1], noise, evidence, given, steps=20)
+        found = _maximised(candidates[-1][1], noise, evidence, given, steps=20)
         candidates.append((_negative_log_likelihood(found, evidence, given), found))
+        if (candidates[0][0] - candidates[1][0]) * len(given) < LIKELIER:
+            return simple
     best = min(loss for loss, _ in candidates)
     return next(found for loss, found in reversed(candidates) if loss <= best + TOLERANCE)
 
@@ -210,20 +225,21 @@ def _fit_rows(given: Tensor, classes: int) -> Tensor:
     return rows[:: max(1, math.ceil(len(rows) / most))]
 
 
-def _alternate(evidence: Tensor, given: Tensor, reserve: float) -> Calibration:
+def _alternate(evidence: Tensor, given: Tensor, reserve: float, credit: float) -> Calibration:
     """Transition matrix, temperature and offsets for noise that is the same on all images."""
     classes = evidence.shape[1]
-    start = reestimated(torch.nn.functional.one_hot(given, classes) * 0.9 + 0.1 / classes, given)
+    start = reestimated(torch.nn.functional.one_hot(given, classes) * 0.9 + 0.1 / classes, given, credit)
     found = Calibration(
         temperature=1.0,
         offsets=evidence.new_zeros(classes),
         noise=NoiseModel(transition=start, growth=0.0),
         reserve=reserve,
+        credit=credit,
         chances=torch.bincount(given, minlength=classes) / len(given),
     )
     for _ in range(ROUNDS):
         before = found.noise.transition
-        transition = reestimated(found.posterior(evidence, given), given)
+        transition = reestimated(found.posterior(evidence, given), given, credit)
         found = _maximised(found, NoiseModel(transition=transition, growth=0.0), evidence, given, steps=4)
         if (transition - before).abs().max() < SETTLED:
             break

@@ -22,9 +22,6 @@ LEAST = 1e-9
 """What probabilities are kept above, so that logarithms and quotients stay finite."""
 STRENGTH = 20.0
 """Rows of a class that the average noise of all classes counts for in the estimate of its own."""
-CREDIT = 1.0
-"""Rows of each class whose labels are believed right before any is seen: from a handful no network learns a class, and
-what it does not know must not pass for noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +64,15 @@ def expected_counts(posterior: Tensor, given: Tensor) -> Tensor:
     return posterior.new_zeros(classes, classes).index_add_(1, given, posterior.T)
 
 
-def reestimated(posterior: Tensor, given: Tensor) -> Tensor:
+def reestimated(posterior: Tensor, given: Tensor, credit: float) -> Tensor:
     """The transition matrix (C, C) that labels `given` (N,) with P(y | x, ỹ) (N, C) speak for (the M step of EM).
 
     A class of few rows leans on the noise of all: a Dirichlet prior that counts for STRENGTH rows, in which labels are
-    wrong as often as on average and flip to the other classes in proportion to their rows. All of them have a CREDIT.
+    wrong as often as on average and flip to the other classes in proportion to their rows. Of each class, `credit` rows
+    are believed right before any is seen.
     """
     classes = posterior.shape[1]
-    counts = expected_counts(posterior, given) + CREDIT * torch.eye(classes, device=given.device)
+    counts = expected_counts(posterior, given) + credit * torch.eye(classes, device=given.device)
     rows = torch.bincount(given, minlength=classes) + 1.0
     wrong = 1 - counts.diagonal().sum() / counts.sum()
     others = rows.expand(classes, classes).clone().fill_diagonal_(0)

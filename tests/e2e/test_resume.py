@@ -129,7 +129,7 @@ def clean(data: Path, out: Path, run_dir: Path | None = None, method: str = "cro
     [
         ("crossfit", ("RunDirectory", "save", 7), ".csv", ["episode 1", "episode 2", "episode 3"], 7 * 24),
         ("crossfit", ("RunDirectory", "save_episode", 1), ".parquet", ["episode 2", "episode 3"], 0),
-        ("crossfit", ("os", "fsync", 95), ".csv", ["episode 3"], 5 * 48),
+        ("crossfit", ("os", "fsync", 95), ".csv", ["episode 3"], 5 * 24),
         ("selknn", ("os", "fsync", 55), ".csv", ["episode 3"], 5 * 48),
     ],
     ids=[

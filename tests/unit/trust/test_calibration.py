@@ -6,6 +6,7 @@ from torch import Tensor
 from noisyknn import metrics
 from noisyknn.trust import calibration as calibration_module
 from noisyknn.trust.calibration import Calibration, aligned, calibrate
+from noisyknn.trust.noise_model import NoiseModel
 from tests.unit.trust.made_labels import Made, make, symmetric
 
 
@@ -46,6 +47,40 @@ def test_noise_that_is_the_same_everywhere_does_not_grow() -> None:
     assert calibrate(made.logs, made.given).noise.growth == 0
 
 
+def ambiguous_noise(samples: int, growth: float) -> Made:
+    """Labels that are wrong, and alike, the more often the harder an image is to tell."""
+    made = make(samples, 4, torch.eye(4), spread=2.5)
+    noise, prior = NoiseModel(transition=symmetric(4, 0.05), growth=growth), made.logs.exp()
+    likelihoods = [noise.likelihood(prior, torch.full((samples,), label)) for label in range(4)]
+    of_truth = torch.stack([each.gather(1, made.truth[:, None])[:, 0] for each in likelihoods], 1)
+    given = torch.multinomial(of_truth, 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    return Made(made.logs, made.truth, given)
+
+
+def test_noise_that_grows_with_ambiguity_is_believed_once_many_labels_speak_for_it() -> None:
+    many, few = ambiguous_noise(20_000, 0.2), ambiguous_noise(600, 0.2)
+    found = calibrate(many.logs, many.given)
+    assert found.noise.growth == pytest.approx(0.2, abs=0.11)
+    wrong = float((many.given != many.truth).float().mean())
+    assert noise_rate(found, many.logs, many.given) == pytest.approx(wrong, abs=0.02)
+    assert calibrate(few.logs, few.given).noise.growth == 0
+
+
+def test_a_network_that_is_sure_of_what_it_does_not_know_breaks_few_labels_while_these_are_few() -> None:
+    """Evidence that is sharp and wrong of a third of the images explains labels as well as noise of a third does."""
+    made = make(100, 10, symmetric(10, 0.0), spread=2.0)
+    generator = torch.Generator().manual_seed(2)
+    unknown = torch.rand(100, generator=generator) < 0.35
+    evidence = torch.where(unknown[:, None], made.logs[torch.randperm(100, generator=generator)], made.logs)
+
+    def broken(credit: float) -> float:
+        beliefs = calibrate(evidence, made.given, credit).posterior(evidence, made.given)
+        return float((beliefs.argmax(1) != made.given).float().mean())
+
+    assert broken(calibration_module.CREDIT) < 0.05
+    assert broken(calibration_module.CREDIT_IN_TRAINING) > 0.2
+
+
 def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what explains the labels almost equally well, the most noise is believed."""
     made = make(8000, 5, symmetric(5, 0.4))
@@ -53,16 +88,17 @@ def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch
     found = calibrate(evidence, made.given)
     monkeypatch.setattr(calibration_module, "TOLERANCE", 0.0)
     likeliest = calibrate(evidence, made.given)
-    assert noise_rate(likeliest, evidence, made.given) + 0.008 < noise_rate(found, evidence, made.given) < 0.4
+    assert noise_rate(likeliest, evidence, made.given) + 0.004 < noise_rate(found, evidence, made.given) < 0.4
 
     def loss(calibration: Calibration) -> float:
         joint = (calibration.prior(evidence) * calibration.noise.transition.T[made.given]).sum(1)
         return -float(joint.log().mean())
 
-    assert loss(likeliest) < loss(found) < loss(likeliest) + 5e-4
+    assert loss(likeliest) < loss(found) < loss(likeliest) + 3e-4
 
 
 def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_module, "TOLERANCE", 0.01)
     made = make(95, 5, symmetric(5, 0.4))
     found = calibrate(made.logs, made.given).temperature
     monkeypatch.setattr(calibration_module, "SHARPEST", 0)

@@ -3,7 +3,7 @@ import torch
 
 from noisyknn.trust.decide import decide
 
-POSTERIOR = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.25, 0.45, 0.3], [0.35, 0.5, 0.15], [0.2, 0.35, 0.45]])
+POSTERIOR = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.25, 0.45, 0.3], [0.45, 0.5, 0.05], [0.2, 0.35, 0.45]])
 GIVEN = torch.tensor([0, 0, 0, 0, -1])
 VOTED = torch.tensor([1, 1, 2, 0, 0])
 
@@ -20,10 +20,10 @@ def test_the_careful_correct_what_is_likely_enough_and_much_likelier_than_the_gi
     assert verdict.confidence.tolist() == pytest.approx(
         [POSTERIOR[row, label].item() for row, label in enumerate(labels)]
     )
-    assert verdict.label_score.tolist() == pytest.approx([0.7, 0.1, 0.25, 0.35, 0])
+    assert verdict.label_score.tolist() == pytest.approx([0.7, 0.1, 0.25, 0.45, 0])
 
 
 def test_the_paper_applies_every_vote_and_is_told_what_it_is_worth() -> None:
     verdict = decide(POSTERIOR, GIVEN, VOTED, "paper", 0.9)
     assert verdict.labels.tolist() == VOTED.tolist()
-    assert verdict.confidence.tolist() == pytest.approx([0.2, 0.8, 0.3, 0.35, 0.2])
+    assert verdict.confidence.tolist() == pytest.approx([0.2, 0.8, 0.3, 0.45, 0.2])

@@ -1,11 +1,13 @@
 import pytest
 import torch
 
-from noisyknn.trust.noise_model import CREDIT, STRENGTH, NoiseModel, expected_counts, posterior, reestimated
+from noisyknn.trust.noise_model import STRENGTH, NoiseModel, expected_counts, posterior, reestimated
 from tests.unit.trust.made_labels import symmetric
 
 PRIOR = torch.tensor([[0.999, 0.0005, 0.0005], [0.5, 0.4, 0.1], [0.34, 0.33, 0.33]])
 UNEVEN = torch.tensor([[0.9, 0.08, 0.02], [0.0, 0.7, 0.3], [0.05, 0.05, 0.9]])
+
+CREDIT = 1.5
 
 
 def every_label(model: NoiseModel) -> torch.Tensor:
@@ -54,14 +56,14 @@ def test_the_matrix_is_counted_and_leans_on_the_average() -> None:
     wrong = 1.5 / (4 + 2 * CREDIT)
     first = (1 + CREDIT + STRENGTH * (1 - wrong)) / (2.5 + CREDIT + STRENGTH)
     second = (1.5 + CREDIT + STRENGTH * (1 - wrong)) / (1.5 + CREDIT + STRENGTH)
-    assert reestimated(beliefs, given).diagonal().tolist() == pytest.approx([first, second])
-    assert reestimated(beliefs, given).sum(1).tolist() == pytest.approx([1, 1])
+    assert reestimated(beliefs, given, CREDIT).diagonal().tolist() == pytest.approx([first, second])
+    assert reestimated(beliefs, given, CREDIT).sum(1).tolist() == pytest.approx([1, 1])
 
 
 def test_a_class_of_many_rows_speaks_for_itself() -> None:
     given = torch.tensor([0, 1]).repeat_interleave(10_000)
     truth = (torch.arange(20_000) >= 9000).long()  # a thousand labelled 0 are of class 1
     beliefs = torch.nn.functional.one_hot(truth, 2).float()
-    found = reestimated(beliefs, given)
+    found = reestimated(beliefs, given, CREDIT)
     assert found[0].tolist() == pytest.approx([1, 0], abs=2e-3)
     assert found[1].tolist() == pytest.approx([1000 / 11_000, 10_000 / 11_000], abs=2e-3)
