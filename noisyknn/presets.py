@@ -114,7 +114,7 @@ def auto_settings(
     if method == "crossfit":
         # Few passes for each network: the first learns labels as they are given, and twice as many learn them by heart.
         # But a class of a handful of rows is not learnt in as few, and has few to be learnt by heart.
-        enough = (28 if grey else 43) * (2 if rows < 8 * classes else 1)
+        enough = (28 if grey else 36) * (2 if rows < 8 * classes else 1)
         progressive = pixels >= PROGRESSIVE_PIXELS
         epochs = round(
             min(max(CROSSFIT_PASSES * passes / rows, 8), enough) / 4 / (PROGRESSIVE_COST if progressive else 1)
@@ -130,7 +130,7 @@ DEFAULT_METHOD = "crossfit"
 MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
 CPU_PASSES, GPU_PASSES = 540_000, 1_500_000
 """How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16."""
-CROSSFIT_PASSES = 1.6
+CROSSFIT_PASSES = 1.35
 """How many times as many it is for crossfit, whose images are smaller most of the time."""
 PROGRESSIVE_PIXELS = 24
 """Smaller images have no pixels to spare."""
