@@ -44,12 +44,16 @@ class Learner:
         self.tracker.cumulative.copy_(state["cumulative_loss"])
 
 
-def new_optimizer(model: Backbone, config: Config) -> torch.optim.Optimizer:
-    """The optimiser that the configuration names; the learning rate is set before each step."""
+def new_optimizer(model: Backbone, config: Config, *, bf16: bool) -> torch.optim.Optimizer:
+    """The optimiser that the configuration names; the learning rate is set before each step.
+
+    `bf16` is whether the network trains under bf16 autocast.
+    """
     if config.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
     if config.optimizer == "muon":
-        return Muon(model.parameters(), config.lr, weight_decay=config.weight_decay)
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        return Muon(model.parameters(), config.lr, weight_decay=config.weight_decay, dtype=dtype)
     return torch.optim.SGD(
         model.parameters(), config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay, fused=True
     )

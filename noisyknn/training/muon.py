@@ -25,11 +25,17 @@ class Muon(torch.optim.Optimizer):
     the logits, whose scale is to be learnt: it belongs to the others, SGD with Nesterov momentum and weight decay.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
-        """Take `parameters` in the order of the network; `weight_decay` is that of those not turned."""
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Take `parameters` in the order of the network; `weight_decay` is that of those not turned.
+
+        Matrices are made orthogonal in `dtype`: bfloat16 does, but is slow on processors that do not have it.
+        """
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
         matrices = [p for group in self.param_groups for p in group["params"] if p.dim() in (2, 4)]
         self._turned = set(matrices[:-1])
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: nothing here evaluates a loss again
@@ -39,7 +45,8 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 if parameter in self._turned:
-                    update = orthogonalized(self._with_momentum(parameter, parameter.grad, MATRIX_MOMENTUM).flatten(1))
+                    momentum = self._with_momentum(parameter, parameter.grad, MATRIX_MOMENTUM)
+                    update = orthogonalized(momentum.flatten(1), self._dtype)
                     _turn(parameter, update.view(parameter.shape), group["lr"])
                 else:
                     gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
@@ -54,14 +61,14 @@ class Muon(torch.optim.Optimizer):
         return gradient.add(buffer, alpha=momentum)
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """About the semi-orthogonal matrix (R, S) nearest to `matrix` (R, S), by Newton-Schulz iteration in bfloat16.
+def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """About the semi-orthogonal matrix (R, S) nearest to `matrix` (R, S), by Newton-Schulz iteration in `dtype`.
 
     Singular values come out between 0.5 and 1.3 or so, unless they were below a hundredth of the matrix's norm.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    found: Tensor = (wide / wide.norm().clamp_min(1e-12)).bfloat16()
+    found: Tensor = (wide / wide.norm().clamp_min(1e-12)).to(dtype)
     for _ in range(STEPS):
         gram = found @ found.T
         found = a * found + (b * gram + c * gram @ gram) @ found

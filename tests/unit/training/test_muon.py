@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from noisyknn.config import make_config
+from noisyknn.models.factory import build_backbone
+from noisyknn.training import muon
+from noisyknn.training.learner import new_optimizer
 from noisyknn.training.muon import Muon, orthogonalized
 
 
@@ -13,11 +17,12 @@ def _matrix(rows: int, columns: int) -> torch.Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 50), (50, 8), (1, 5)])
-def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, int]) -> None:
+def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, int], dtype: torch.dtype) -> None:
     """The nearest semi-orthogonal matrix to U S Vᵀ is U Vᵀ."""
     matrix = _matrix(*shape)
-    found = orthogonalized(matrix)
+    found = orthogonalized(matrix, dtype)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     assert found.shape == matrix.shape
     along = left.T @ found @ right.T
@@ -49,13 +54,13 @@ def test_vectors_and_the_last_matrix_do_sgd() -> None:
     """As torch's own SGD with Nesterov momentum and weight decay does, over several steps."""
     values = [_matrix(4, 6), torch.ones(4), _matrix(3, 4), torch.ones(3), torch.ones(1, 2, 3)]
     ours, theirs = ([nn.Parameter(value.clone()) for value in values] for _ in range(2))
-    muon = Muon(ours, lr=0.1, weight_decay=0.01)
+    turning = Muon(ours, lr=0.1, weight_decay=0.01)
     sgd = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
     for step in range(3):
         for parameter, other in zip(ours, theirs, strict=True):
             parameter.grad = torch.full_like(parameter, step + 1)
             other.grad = parameter.grad.clone()
-        muon.step()
+        turning.step()
         sgd.step()
     assert not torch.equal(ours[0], theirs[0])
     for parameter, other in zip(ours[1:], theirs[1:], strict=True):
@@ -85,3 +90,20 @@ def test_it_learns_what_lies_along_weak_directions_sooner_than_sgd() -> None:
 
     turned = least_loss(lambda model: Muon(model.parameters(), lr=0.2, weight_decay=0.0), 0.2)
     assert turned < 0.5 * min(least_loss(sgd, rate) for rate in (0.02, 0.05, 0.1, 0.2))
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_run_without_bf16_computes_none(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    """Processors without instructions for it take many times as long."""
+    seen = []
+
+    def spy(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        seen.append(dtype)
+        return orthogonalized(matrix, dtype)
+
+    monkeypatch.setattr(muon, "orthogonalized", spy)
+    model = build_backbone("cnn5", classes=2, image_size=8, seed=0)
+    optimizer = new_optimizer(model, make_config({"optimizer": "muon"}), bf16=bf16)
+    model(torch.zeros(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    assert set(seen) == {torch.bfloat16 if bf16 else torch.float32}
