@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from noisyknn import __version__
+from noisyknn.allocation import keep_freed_memory
 from noisyknn.cli.benchmark import speed
 from noisyknn.cli.clean import clean
 from noisyknn.cli.common import guarded
@@ -60,6 +61,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    keep_freed_memory()
     try:
         app()
     finally:  # the app ends the process even when all is well: what help or version print must have gone out before

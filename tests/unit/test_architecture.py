@@ -12,6 +12,7 @@ LAYERS = (
     "noisyknn",
     "demo",
     "machine",
+    "allocation",
     "benchmark",
     "pipeline",
     "preparation",
