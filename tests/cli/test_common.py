@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import noisyknn
 from noisyknn.cli.common import check_outputs, guarded
 from noisyknn.errors import InputError, UsageError
 from tests.cli.conftest import Cli
@@ -34,6 +35,11 @@ def test_help_tells_the_exit_codes(cli: Cli, arguments: list[str]) -> None:
 def test_version(cli: Cli) -> None:
     result = cli("--version")
     assert (result.code, result.stdout) == (0, b"noisyknn 0.1.0\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "noisyknn", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"noisyknn {noisyknn.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["clear"], ["evaluate"], ["evaluate", "--rate", "1"]])

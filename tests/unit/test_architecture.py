@@ -74,6 +74,8 @@ def is_within(name: str, roots: tuple[str, ...]) -> bool:
 
 def layer(parts: tuple[str, ...]) -> str:
     """The layer of a module, by the parts of its full name; what is no layer of its own is the package itself."""
+    if parts[1:] == ("__main__",):
+        return "cli"
     return parts[1] if len(parts) > 1 and parts[1] in LAYERS else "noisyknn"
 
 

@@ -1,0 +1,5 @@
+"""``python -m noisyknn``: the command line of this very environment."""
+
+from noisyknn.cli import main
+
+main()
