@@ -1,12 +1,12 @@
 """The command line: each command declares its options, calls the library once, and prints."""
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from noisyknn import __version__
-from noisyknn.allocation import keep_freed_memory
 from noisyknn.cli.benchmark import speed
 from noisyknn.cli.clean import clean
 from noisyknn.cli.common import guarded
@@ -60,8 +60,16 @@ def main() -> None:
     guarded(_run)()
 
 
+def ask_for_huge_pages() -> None:
+    """Let torch ask the system for pages of 2 MiB for large tensors; it reads this when it first allocates.
+
+    Training frees and takes tensors again at every step, and the system clears each of their pages anew.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def _run() -> None:
-    keep_freed_memory()
+    ask_for_huge_pages()
     try:
         app()
     finally:  # the app ends the process even when all is well: what help or version print must have gone out before

@@ -12,7 +12,6 @@ LAYERS = (
     "noisyknn",
     "demo",
     "machine",
-    "allocation",
     "benchmark",
     "pipeline",
     "preparation",
