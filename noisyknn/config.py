@@ -16,9 +16,10 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from noisyknn.errors import UsageError, first_ten
 
 Device = str
-MethodName = Literal["crossfit", "selknn", "iterknn"]
+MethodName = Literal["crossfit", "selknn", "iterknn", "ce", "sl", "joint-optimization", "pencil", "deep-knn"]
 LossName = Literal["ce", "sce"]
 Precision = Literal["auto", "fp32", "bf16"]
+SelectorName = Literal["loss", "o2u"]
 PolicyName = Literal["careful", "paper"]
 PresetName = Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"]
 
@@ -28,8 +29,8 @@ class Config:
     """One run's settings. The defaults are the paper's Section 4.2 for CIFAR-10."""
 
     method: MethodName = "selknn"
-    """How labels are corrected: ``selknn`` (Algorithm 3), ``iterknn`` (Algorithm 2), or ``crossfit``, which judges each
-    sample by networks that have not seen its label."""
+    """How labels are corrected: ``selknn`` (Algorithm 3), ``iterknn`` (Algorithm 2), ``crossfit``, which judges each
+    sample by networks that have not seen its label, or what the paper compares with (`noisyknn.methods`)."""
     policy: PolicyName = "paper"
     """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
     min_confidence: float = 0.4
@@ -106,6 +107,17 @@ class Config:
     """What M grows by after each episode, until 1."""
     references_per_class: int | None = None
     """A fixed number of references per class instead of the share M, as for Clothing1M."""
+    selector: SelectorName = "loss"
+    """Whose loss tells references: ``loss`` of the episode (Eqs. 5 and 6), or ``o2u``, that of a cycle of 10 further
+    epochs in which the rate falls to a tenth (O2U-Net, Huang et al. 2019)."""
+    prior_weight: float = 1.2
+    """α of Joint Optimization: weight of the loss that keeps classes of equal size."""
+    entropy_weight: float = 0.8
+    """β of Joint Optimization and of PENCIL: weight of the loss that makes the network sure."""
+    compatibility_weight: float = 0.1
+    """α of PENCIL: weight of the loss that keeps learnt labels near the given ones."""
+    label_rate: float = 600.0
+    """λ of PENCIL: learning rate of the labels."""
     search: Literal["auto", "torch", "faiss"] = "auto"
     """Who finds neighbours; ``auto`` takes faiss on the CPU where it is installed, else torch."""
 
@@ -118,20 +130,19 @@ class Config:
 
     def unused(self) -> frozenset[str]:
         """Names of settings that have no effect beside the others."""
-        of_shares = {"reference_start", "reference_step"}
-        found: set[str] = set() if self.method == "crossfit" else {"folds"}
-        if self.method == "crossfit":
-            found |= {"gamma", "gamma_decay", "references_per_class", *of_shares}
-        elif self.method == "iterknn":
-            found |= {"references_per_class", *of_shares}
-        elif self.references_per_class is not None:
-            found |= of_shares
+        found = set[str]().union(*_OF_METHODS.values()) - _OF_METHODS[self.method]
+        if self.method == "selknn" and self.references_per_class is not None:
+            found |= _OF_SHARES
         if self.policy == "paper":
             found.add("min_confidence")
         if self.schedule == "one-cycle":
             found.add("drops")
         if self.loss == "ce":
             found |= {"alpha", "beta", "log_zero"}
+        if self.method in ("joint-optimization", "pencil"):
+            found |= {"schedule", "drops", "loss", "alpha", "beta", "log_zero", "label_smoothing"}
+        if self.method in ("ce", "sl"):
+            found.add("loss")
         return frozenset(found)
 
     def __post_init__(self) -> None:
@@ -151,10 +162,25 @@ class Config:
                 f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode, "
                 "and needs two; give more episodes or fewer folds, or another --method"
             )
+        if self.method == "pencil" and self.epochs < 3:
+            raise UsageError(f"--epochs {self.epochs} is too few for --method pencil, which has three stages")
         if self.loss == "sce" and self.alpha == self.beta == 0:
             raise UsageError("--alpha 0 and --beta 0 leave nothing to learn from; give one of them a weight")
 
 
+_OF_SHARES = {"reference_start", "reference_step"}
+_MIXED, _VOTED = {"episodes", "gamma", "gamma_decay"}, {"k", "search", "layer"}
+_OF_METHODS: Mapping[str, set[str]] = {
+    "crossfit": {"episodes", "folds", "policy", *_VOTED},
+    "selknn": {"policy", "references_per_class", "selector", *_MIXED, *_VOTED, *_OF_SHARES},
+    "iterknn": {"policy", *_MIXED, *_VOTED},
+    "ce": {"policy"},
+    "sl": {"policy"},
+    "joint-optimization": {"policy", "prior_weight", "entropy_weight"},
+    "pencil": {"policy", "compatibility_weight", "entropy_weight", "label_rate"},
+    "deep-knn": {"k", "search"},
+}
+"""The settings that not all methods use."""
 _HUGE = 1e9
 _LARGEST = sys.float_info.max
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -183,6 +209,10 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("reference_start", 0.001, 1),
     ("reference_step", 0, 1),
     ("references_per_class", 1, _HUGE),
+    ("prior_weight", 0, _HUGE),
+    ("entropy_weight", 0, _HUGE),
+    ("compatibility_weight", 0, _HUGE),
+    ("label_rate", 0, _HUGE),
     ("seed", 0, 2**32 - 1),
 )
 
@@ -225,6 +255,16 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     },
 }
 """Section 4.2 and 4.7 of the paper, as far as they differ from CIFAR-10's settings."""
+
+_BY_SGD: Mapping[str, object] = {"optimizer": "sgd", "weight_decay": 1e-4, "batch_size": 128}
+OF_METHODS: Mapping[str, Mapping[str, object]] = {
+    "ce": {"episodes": 1, "loss": "ce"},
+    "sl": {"episodes": 1, "loss": "sce"},
+    "joint-optimization": {"episodes": 2, "lr": 0.08, **_BY_SGD},
+    "pencil": {"episodes": 1, "lr": 0.06, **_BY_SGD},
+    "deep-knn": {"episodes": 2, "policy": "paper"},
+}
+"""What goes before every preset: what a method is, and settings of its source."""
 
 
 def read_config(path: Path) -> dict[str, object]:

@@ -34,6 +34,7 @@ from noisyknn.trust.decide import decide
 from noisyknn.trust.noise_model import expected_counts
 from noisyknn.trust.outliers import foreign
 
+_NETWORK = "network."
 NOTED_DOUBT = 0.05
 """Probability that labels have nothing to do with the images from which on the user is told."""
 
@@ -147,7 +148,7 @@ def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Ob
     trainer = _trainer(store, rows, job, run, progress, observer)
     last = _episodes(trainer, store.digests[rows], len(table.classes), run, progress)
     if model_file is not None:
-        model, _ = trainer.fit(last.correction.labels, 0.0, config.episodes)  # Algorithm 1, line 13
+        model = last.network or trainer.fit(last.correction.labels, 0.0, config.episodes)[0]  # Algorithm 1, line 13
         write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
     outcome = _verdict(trainer, last, rows, store)
     about = {"seconds": round(time.monotonic() - started, 1), "config": dataclasses.asdict(config)}
@@ -209,9 +210,10 @@ def _episodes(trainer: Trainer, digests: Labels, classes: int, run: runs.RunDire
         config=config,
         train=trainer,
         train_on_targets=trainer.on_targets,
+        carry_out=trainer.carry_out,
         search=find_search(config.search, trainer.device),
     )
-    last = _load_episode(run, config, trainer.device)
+    last = _load_episode(run, trainer)
     if last is not None:
         trainer.observer.note(f"resuming after episode {last.index + 1} of {config.episodes}")
     for episode in METHODS[config.method](task, last):
@@ -225,18 +227,28 @@ def _episodes(trainer: Trainer, digests: Labels, classes: int, run: runs.RunDire
 
 def _save_episode(run: runs.RunDirectory, episode: Episode) -> None:
     correction = {field.name: getattr(episode.correction, field.name) for field in dataclasses.fields(Correction)}
-    run.save_episode(episode.index, {**correction, "cumulative_loss": episode.cumulative_loss})
+    network = {} if episode.network is None else episode.network.state_dict()
+    weights = {f"{_NETWORK}{name}": tensor for name, tensor in network.items()}
+    run.save_episode(episode.index, {**correction, "cumulative_loss": episode.cumulative_loss, **weights})
 
 
-def _load_episode(run: runs.RunDirectory, config: Config, device: torch.device) -> Episode | None:
+def _load_episode(run: runs.RunDirectory, trainer: Trainer) -> Episode | None:
     saved = run.load_last_episode()
     if saved is None:
         return None
     index, tensors = saved
-    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-    cumulative_loss = moved.pop("cumulative_loss")
+    moved = {name: tensor.to(trainer.device) for name, tensor in tensors.items()}
+    weights = {name.removeprefix(_NETWORK): moved.pop(name) for name in list(moved) if name.startswith(_NETWORK)}
+    network = None
+    if weights:
+        network = trainer.new_model().to(trainer.device).eval()
+        network.load_state_dict(weights)
     return Episode(
-        index=index, gamma=gamma_of(config, index), cumulative_loss=cumulative_loss, correction=Correction(**moved)
+        index=index,
+        gamma=gamma_of(trainer.config, index),
+        cumulative_loss=moved.pop("cumulative_loss"),
+        correction=Correction(**moved),
+        network=network,
     )
 
 
@@ -252,8 +264,10 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
     posterior = calibration.posterior(correction.evidence, given)
     outside = foreign(correction.distances, calibration.surprise(correction.evidence, given))
     known = posterior * (1 - outside)[:, None]  # what is missing to 1: none of the classes
-    verdict = decide(known, given, correction.voted, config.policy, config.min_confidence)
     labelled = given >= 0
+    left_out = labelled & (correction.labels < 0)
+    voted = torch.where(left_out, given, correction.voted)
+    verdict = decide(known, given, voted, config.policy, config.min_confidence)
 
     def over_all(values: Tensor, nothing: float) -> Any:
         array = values.cpu().numpy()
@@ -269,6 +283,7 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
         prior=over_all(calibration.prior(correction.evidence), np.nan),
         no_class=over_all(outside, np.nan),
         voted=over_all(correction.voted, -1),
+        left_out=over_all(left_out, 0),
         doubt=calibration.doubt,
         flips=expected_counts(posterior[labelled], given[labelled]).double().cpu().numpy(),
         readable=store.readable,

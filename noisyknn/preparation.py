@@ -150,11 +150,13 @@ def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -
     """Refuse given labels (N,), -1 for none, from which nothing can be learnt, or of which too few can vote."""
     check_classes(table, given, which)
     counts = np.bincount(given[given >= 0])
+    if "k" in config.unused():
+        return
     cure = "give a smaller --k"
     if config.method == "crossfit":
         voters = int(counts.sum()) * (config.folds - 1) // config.folds
         cure += " or more --folds"
-    elif config.method == "iterknn":
+    elif config.method != "selknn":
         voters = int(counts.sum())
     elif config.references_per_class is not None:
         voters = int(counts.clip(max=config.references_per_class).sum())

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from noisyknn.config import PRESETS, Config, make_config
+from noisyknn.config import OF_METHODS, PRESETS, Config, make_config
 from noisyknn.errors import UsageError
 from noisyknn.training.schedule import image_size
 
@@ -13,15 +13,15 @@ def preset_settings(
 ) -> tuple[Mapping[str, object], str]:
     """Settings of the preset and, in words, why; `size` is the images' typical short edge in pixels.
 
-    The paper's presets are the same for every `method`.
-
     Raises UsageError for an unknown name.
     """
     if name == "auto":
-        return auto_settings(method=method, rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
-    if name not in PRESETS:
+        settings, reason = auto_settings(method=method, rows=rows, classes=classes, size=size, grey=grey, gpu=gpu)
+    elif name in PRESETS:
+        settings, reason = PRESETS[name], f"preset {name}, as in the paper"
+    else:
         raise UsageError(f"--preset {name!r} is not one of auto, {', '.join(PRESETS)}")
-    return PRESETS[name], f"preset {name}, as in the paper"
+    return {**settings, **OF_METHODS.get(method, {})}, reason
 
 
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
@@ -38,6 +38,10 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
         elif "episodes" not in overrides:
             overrides = {**overrides, "episodes": folds}
     config = make_config({**settings, **overrides})
+    part_of_method = {
+        name: value for name, value in OF_METHODS.get(config.method, {}).items() if name in config.unused()
+    }
+    config = dataclasses.replace(config, **part_of_method)  # type: ignore[arg-type]  # Config checks each value
     if settings.get("progressive") and not config.progressive and "epochs" not in overrides:
         config = dataclasses.replace(config, epochs=max(1, round(config.epochs * PROGRESSIVE_COST)))
     if "epochs" not in overrides or "drops" in overrides:
@@ -49,31 +53,48 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
 
 def describe(config: Config) -> str:
     """The method, the network, the loss and the schedule of a configuration, in the paper's symbols."""
+    losses = {
+        "ce": "cross-entropy",
+        "sce": f"symmetric cross-entropy (α {config.alpha:g}, β {config.beta:g}, A {config.log_zero:g})",
+    }
+    if config.schedule == "step":
+        rate = f"rate {config.lr:g} divided by 10 after epochs {' and '.join(map(str, config.drops)) or 'none'}"
+    else:
+        rate = f"one-cycle rate up to {config.lr:g}"
+    epochs, loss = f"{config.episodes} × {config.epochs} epochs", losses[config.loss]
+    if config.method == "joint-optimization":
+        epochs, rate = f"{config.epochs} epochs, then a network on what they give", f"rate {config.lr:g}"
+        loss = f"α {config.prior_weight:g}, β {config.entropy_weight:g}"
+    elif config.method == "pencil":
+        epochs, rate = f"{config.epochs} epochs", f"rate {config.lr:g}"
+        loss = f"α {config.compatibility_weight:g}, β {config.entropy_weight:g}, λ {config.label_rate:g}"
+    smallest = image_size(config, 0, config.epochs)
+    pixels = f"{smallest} to {config.image_size}" if smallest < config.image_size else str(config.image_size)
+    return (
+        f"{config.method}{_voters(config)}; {config.backbone} at {pixels} pixels; {epochs} in batches of "
+        f"{config.batch_size}, {config.optimizer}, {rate}; {loss}"
+        + (
+            f", γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"
+            if "gamma" not in config.unused()
+            else ""
+        )
+    )
+
+
+def _voters(config: Config) -> str:
+    """Who votes, where neighbours do."""
+    if "k" in config.unused():
+        return ""
     if config.method == "crossfit":
         voters = f"{config.folds} folds"
-    elif config.method == "iterknn":
+    elif config.method != "selknn":
         voters = "all labels vote"
     elif config.references_per_class is not None:
         voters = f"{config.references_per_class:,} labels of each class vote"
     else:
         voters = f"M = {config.reference_start:.0%}, growing by {config.reference_step:.0%}"
-    if config.schedule == "step":
-        schedule = f"rate {config.lr:g} divided by 10 after epochs {' and '.join(map(str, config.drops)) or 'none'}"
-    else:
-        schedule = f"one-cycle rate up to {config.lr:g}"
-    loss = (
-        f"symmetric cross-entropy (α {config.alpha:g}, β {config.beta:g}, A {config.log_zero:g})"
-        if config.loss == "sce"
-        else "cross-entropy"
-    )
-    smallest = image_size(config, 0)
-    pixels = f"{smallest} to {config.image_size}" if smallest < config.image_size else str(config.image_size)
-    mix = "" if config.method == "crossfit" else f", γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"
-    return (
-        f"{config.method}, k = {config.k}, {voters}; {config.backbone} at {pixels} pixels; "
-        f"{config.episodes} × {config.epochs} epochs in batches of {config.batch_size}, {config.optimizer}, "
-        f"{schedule}; {loss}{mix}"
-    )
+    by = ", by the loss of a cycle" if config.method == "selknn" and config.selector == "o2u" else ""
+    return f", k = {config.k}, {voters}{by}"
 
 
 def auto_settings(

@@ -39,6 +39,7 @@ class Progress:
     def add_episode(self, episode: Episode) -> None:
         """Record one finished episode and tell the observer."""
         labels = episode.correction.labels.cpu()
+        labels = torch.where(labels < 0, self._given, labels)  # what is left out keeps its label
         entry: dict[str, Any] = {
             "episode": episode.index,
             "gamma": episode.gamma,

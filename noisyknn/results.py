@@ -52,6 +52,8 @@ class Outcome:
     """(N,) probability that the image belongs to none of the classes."""
     voted: Labels
     """(N,) class that most neighbours have."""
+    left_out: npt.NDArray[np.bool_]
+    """(N,) rows that the method would not learn from, though it does not correct them."""
     doubt: float
     """Probability that the given labels have nothing to do with the images."""
     flips: npt.NDArray[np.float64]
@@ -99,8 +101,8 @@ def prediction_columns(classes: Sequence[Label]) -> list[str]:
 
 
 def unlikely(outcome: Outcome) -> npt.NDArray[np.bool_]:
-    """Rows (N,) whose given label is more likely wrong than right."""
-    return outcome.readable & (outcome.label_score < LIKELY)
+    """Rows (N,) whose given label is more likely wrong than right, or that the method leaves out."""
+    return outcome.readable & ((outcome.label_score < LIKELY) | outcome.left_out)
 
 
 def fill_unreadable(labels: Labels, readable: npt.NDArray[np.bool_], given: Labels) -> Labels:

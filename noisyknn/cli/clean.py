@@ -41,10 +41,11 @@ def clean(
     ] = None,
     table_format: FormatOption = None,
     method: Annotated[
-        Literal["crossfit", "selknn", "iterknn"] | None,
+        Literal["crossfit", "selknn", "iterknn", "ce", "sl", "joint-optimization", "pencil", "deep-knn"] | None,
         typer.Option(
             help="crossfit: networks judge only labels that they have not seen. The paper's: selknn, labels of small "
-            "loss vote; iterknn, all labels vote.",
+            "loss vote; iterknn, all labels vote. What it compares with: ce and sl, one network decides; "
+            "joint-optimization and pencil learn labels; deep-knn, a filter, corrects none.",
             show_default="crossfit; selknn in the paper's presets",
             rich_help_panel=CORRECTION,
         ),
@@ -158,6 +159,14 @@ def clean(
         float | None,
         typer.Option(help="What that share grows by after each episode, until 1.", rich_help_panel=CORRECTION),
     ] = None,
+    selector: Annotated[
+        Literal["loss", "o2u"] | None,
+        typer.Option(
+            help="Whose loss tells who votes (selknn): the episode's, or that of a further cycle, as O2U-Net has it.",
+            show_default="loss",
+            rich_help_panel=CORRECTION,
+        ),
+    ] = None,
     search: Annotated[
         Literal["auto", "torch", "faiss"] | None,
         typer.Option(
@@ -231,6 +240,7 @@ def clean(
         "gamma_decay": gamma_decay,
         "reference_start": reference_start,
         "reference_step": reference_step,
+        "selector": selector,
         "search": search,
         "device": device,
         "precision": precision,

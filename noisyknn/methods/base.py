@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
+from noisyknn.models.backbone import Backbone
 from noisyknn.neighbors.base import Search
-from noisyknn.training.episode import Trained
+from noisyknn.training.episode import Plan, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,10 @@ class Correction:
     """What one label correction found."""
 
     labels: Tensor
-    """(N,) corrected labels ŷ', class indices."""
+    """(N,) corrected labels ŷ', class indices; -1 for a sample that is left out of what is learnt from."""
     voted: Tensor
-    """(N,) the class that most neighbours have, or a reference's own; -1 where nobody has voted yet."""
+    """(N,) the class that most neighbours have, or a reference's own, or that the network says where no neighbours
+    vote; -1 where nobody has voted yet."""
     evidence: Tensor
     """(N, C) float16: how likely each class is by what was learnt of the sample, as log-probabilities that have yet to
     be calibrated (`noisyknn.trust`)."""
@@ -43,6 +45,8 @@ class Episode:
     cumulative_loss: Tensor
     """As in Trained."""
     correction: Correction
+    network: Backbone | None = None
+    """The classifier, where the method itself ends with one; None where one is trained on the corrected labels."""
 
 
 class Train(Protocol):
@@ -64,6 +68,14 @@ class TrainOnTargets(Protocol):
         ...
 
 
+class CarryOut(Protocol):
+    """Trains a network anew in any other way."""
+
+    def __call__(self, plan: Plan, episode: int) -> Trained:
+        """Train as the plan says."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What a method works on."""
@@ -76,6 +88,7 @@ class Task:
     config: Config
     train: Train
     train_on_targets: TrainOnTargets
+    carry_out: CarryOut
     search: Search
 
 
@@ -100,6 +113,32 @@ def iterate(task: Task, correct: Correct, last: Episode | None) -> Iterator[Epis
         correction = correct(task, labels, trained, index)  # line 9
         yield Episode(index=index, gamma=gamma, cumulative_loss=trained.cumulative_loss, correction=correction)
         labels = correction.labels
+
+
+def one_network(task: Task, last: Episode | None) -> Iterator[Episode]:
+    """A single episode on the given labels, after which each sample is what the network says."""
+    if last is None:
+        trained = task.train(task.given_labels, 1.0, 0)
+        correction = told_by_network(trained, labelled(task.given_labels))
+        yield Episode(
+            index=0,
+            gamma=1.0,
+            cumulative_loss=trained.cumulative_loss,
+            correction=correction,
+            network=trained.model,
+        )
+
+
+def told_by_network(trained: Trained, references: Tensor) -> Correction:
+    """Every label becomes the class that a network, which has learnt the `references` (R,), takes for likeliest."""
+    likeliest = trained.log_probabilities.argmax(1)
+    return Correction(
+        labels=likeliest,
+        voted=likeliest.clone(),
+        evidence=trained.log_probabilities,
+        distances=torch.zeros_like(trained.cumulative_loss),
+        references=references,
+    )
 
 
 def gamma_of(config: Config, episode: int) -> float:

@@ -25,7 +25,7 @@ from noisyknn.observer import Observer
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
 from noisyknn.training.memory import Memory
-from noisyknn.training.schedule import image_size, learning_rate
+from noisyknn.training.schedule import CYCLE, cyclic_rate, image_size, learning_rate
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -52,14 +52,59 @@ class Trained:
     """(N, C) float16: log of what the network takes each class's probability for; as sure as the network is."""
     cumulative_loss: Tensor
     """(N,) float32: each sample's loss on its current label minus the epoch's mean, summed over the epochs."""
+    model: Backbone
+    """The network, in evaluation mode."""
+
+
+Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Training losses (B,) and the losses (B,) to keep track of, from float32 logits (B, C) of samples (B,)."""
+Rate = Callable[[int, float], float]
+"""Learning rate of the step that comes when a share, from 0 to 1, of the epoch of that index is done."""
 
 
 class Objective(Protocol):
-    """What a network is trained towards."""
+    """What a network is trained towards, if that changes as it trains."""
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """All that it has learnt so far, changed in place: checkpoints keep it."""
+        ...
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Get ready for the epoch of that index."""
+        ...
 
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Training losses (B,) and the losses (B,) to keep track of, from float32 logits (B, C) of samples (B,)."""
+        """As `Losses`."""
         ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An objective that stays the same."""
+
+    losses: Losses
+    state: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes."""
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses."""
+        return self.losses(logits, samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one network is trained."""
+
+    rows: Tensor
+    """(R,) the samples that it learns from."""
+    objective: Objective
+    epochs: int
+    rate: Rate
+    ranked_from: int = 0
+    """Index of the epoch from which on losses are summed up."""
 
 
 class Checkpoints(Protocol):
@@ -96,7 +141,11 @@ class Trainer:
 
         Raises MachineError when a loss, a feature or a probability is no longer a number.
         """
-        return self._look(*self.fit(labels, gamma, episode), episode)
+        if self.config.method == "selknn" and self.config.selector == "o2u":
+            plan = self._plan_of(labels, gamma)
+            epochs, rate = plan.epochs + CYCLE, partial(cyclic_rate, self.config)
+            return self.carry_out(dataclasses.replace(plan, epochs=epochs, rate=rate, ranked_from=plan.epochs), episode)
+        return self.carry_out(self._plan_of(labels, gamma), episode)
 
     def on_targets(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
         """Train a new network on the samples `rows` (R,), of which each may belong to several classes.
@@ -107,42 +156,52 @@ class Trainer:
         `rows` are fewer, each is seen as many times more often. Raises MachineError as `__call__` does.
         """
         loss = _loss(self.config) if robust else cross_entropy
-        trainer = dataclasses.replace(self, config=stretched(self.config, len(self.given_labels) / len(rows)))
+        config = stretched(self.config, len(self.given_labels) / len(rows))
 
-        def objective(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             given, expected = self.given_labels[samples], expected_loss(logits, targets(samples), loss)
             return expected, torch.where(given >= 0, loss(logits, given.clamp_min(0)), expected)
 
-        return self._look(*trainer._fit(rows, objective, episode), episode)
+        return self.carry_out(_plan(rows, losses, config), episode)
+
+    def carry_out(self, plan: Plan, episode: int) -> Trained:
+        """Train a new network as the plan says; raises MachineError as `__call__` does."""
+        return self._look(*self._fit(plan, episode), episode)
 
     def fit(self, labels: Tensor, gamma: float, episode: int) -> tuple[Backbone, Tensor]:
         """Train a new network on current labels (N,), -1 for none; returns it with the cumulative losses (N,).
 
         Raises MachineError when the loss is no longer a number.
         """
+        return self._fit(self._plan_of(labels, gamma), episode)
+
+    def _plan_of(self, labels: Tensor, gamma: float) -> Plan:
         given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
         loss = _loss(self.config)
 
-        def objective(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             return mixed_loss(logits, labels[samples], given[samples], gamma, loss)
 
-        return self._fit(torch.nonzero(labels >= 0)[:, 0], objective, episode)
+        return _plan(torch.nonzero(labels >= 0)[:, 0], losses, self.config)
 
-    def _fit(self, rows: Tensor, objective: Objective, episode: int) -> tuple[Backbone, Tensor]:
-        """Train a new network on the samples `rows` (R,); returns it with the cumulative losses (N,)."""
-        config, name = self.config, self._name(episode)
+    def _fit(self, plan: Plan, episode: int) -> tuple[Backbone, Tensor]:
+        """Train a new network as the plan says; returns it with the cumulative losses (N,)."""
+        config, name, rows = self.config, self._name(episode), plan.rows
         model = self.new_model().to(self.device).to(memory_format=torch.channels_last)
         tracker = LossTracker(len(self.given_labels), self.device)
         optimizer = new_optimizer(model, config, bf16=self.bf16)
-        learner = Learner(model=model, optimizer=optimizer, tracker=tracker)
-        self.observer.start(name, config.epochs * len(rows), "images")
-        first = self._resume(learner, episode)
+        learner = Learner(model=model, optimizer=optimizer, tracker=tracker, objective=plan.objective.state)
+        self.observer.start(name, plan.epochs * len(rows), "images")
+        first = self._resume(learner, episode, plan.epochs)
         self.observer.advance(first * len(rows))
         saved = time.monotonic()
-        for epoch in range(first, config.epochs):
+        for epoch in range(first, plan.epochs):
             started = time.monotonic()
+            plan.objective.begin_epoch(epoch)
+            if epoch == plan.ranked_from:
+                tracker.cumulative.zero_()
             with _seeded(_seed(config.seed, episode, epoch), self.device) as generator:
-                self._train_epoch(learner, rows, objective, epoch, generator)
+                self._train_epoch(learner, plan, epoch, generator)
             loss = float(tracker.end_epoch(rows))
             if not math.isfinite(loss):
                 raise self._diverged(f"epoch {epoch + 1} of {name}")
@@ -151,7 +210,7 @@ class Trainer:
             self.on_epoch(
                 EpochReport(episode=episode, epoch=epoch, loss=loss, seconds=seconds, images_per_second=speed)
             )
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS and epoch + 1 < config.epochs:
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS and epoch + 1 < plan.epochs:
                 self.checkpoints.save(episode, epoch + 1, learner.state())
                 saved = time.monotonic()
         return model, tracker.cumulative
@@ -162,7 +221,9 @@ class Trainer:
         # The last step may be the one that went too far; neither a sum nor a minimum needs memory.
         if not (features.sum().isfinite() and log_probabilities.amin().isfinite()):
             raise self._diverged(self._name(episode))
-        return Trained(features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss)
+        return Trained(
+            features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss, model=model
+        )
 
     def inspect(self, model: Backbone) -> tuple[Tensor, Tensor]:
         """Features (N, D) float32 and log-probabilities (N, C) float16 of all samples.
@@ -195,19 +256,17 @@ class Trainer:
         logs = torch.stack([part.float().log_softmax(1) for part in logits]).mean(0)
         return torch.stack(features).mean(0), logs.log_softmax(1).half()
 
-    def _train_epoch(
-        self, learner: Learner, rows: Tensor, objective: Objective, epoch: int, generator: torch.Generator
-    ) -> None:
+    def _train_epoch(self, learner: Learner, plan: Plan, epoch: int, generator: torch.Generator) -> None:
         config = self.config
-        order = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
+        order = plan.rows[torch.randperm(len(plan.rows), generator=generator, device=self.device)]
         batches = torch.tensor_split(order, _batch_count(len(order), config.batch_size))
         learner.model.train()
-        size = image_size(config, epoch)
+        size = image_size(config, epoch, plan.epochs)
         augmented = self.pixels.ahead(batches, lambda batch: self.pixels.augmented(batch, size, config, generator))
         for step, (batch, images) in enumerate(zip(batches, augmented, strict=True)):
             for group in learner.optimizer.param_groups:
-                group["lr"] = learning_rate(config, epoch, step / len(batches))
-            work = partial(self._gradients, learner, objective, batch, images)
+                group["lr"] = plan.rate(epoch, step / len(batches))
+            work = partial(self._gradients, learner, plan.objective, batch, images)
             losses = self.memory.fit(work, len(batch), self.observer)
             learner.optimizer.step()
             learner.tracker.record(batch, losses)
@@ -225,14 +284,14 @@ class Trainer:
             tracked.append(losses.detach())
         return torch.cat(tracked)
 
-    def _resume(self, learner: Learner, episode: int) -> int:
+    def _resume(self, learner: Learner, episode: int, epochs: int) -> int:
         """Take up the state saved within this episode, if any; returns the number of epochs that are done."""
         saved = self.checkpoints.load(episode)
         if saved is None:
             return 0
         epochs_done, state = saved
         learner.restore(state)
-        self.observer.note(f"resuming {self._name(episode)} after epoch {epochs_done} of {self.config.epochs}")
+        self.observer.note(f"resuming {self._name(episode)} after epoch {epochs_done} of {epochs}")
         return epochs_done
 
     def _name(self, episode: int) -> str:
@@ -247,6 +306,11 @@ def stretched(config: Config, factor: float) -> Config:
     """`config` with that many times its epochs, the schedule keeping its shape."""
     drops = tuple(max(1, round(drop * factor)) for drop in config.drops)
     return dataclasses.replace(config, epochs=max(1, round(config.epochs * factor)), drops=drops)
+
+
+def _plan(rows: Tensor, losses: Losses, config: Config) -> Plan:
+    """By the configuration alone."""
+    return Plan(rows=rows, objective=Fixed(losses), epochs=config.epochs, rate=partial(learning_rate, config))
 
 
 def _batch_count(samples: int, batch_size: int) -> int:

@@ -19,12 +19,15 @@ class Learner:
     model: Backbone
     optimizer: torch.optim.Optimizer
     tracker: LossTracker
+    objective: Mapping[str, Tensor]
+    """What is learnt beside the weights, such as labels."""
 
     def state(self) -> dict[str, Tensor]:
         """All of it as named tensors."""
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items() if tensor is not None}
+        state |= {f"objective.{name}": tensor for name, tensor in self.objective.items()}
         return state | {"cumulative_loss": self.tracker.cumulative}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -41,6 +44,8 @@ class Learner:
                 moments.setdefault(int(index), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for name, tensor in self.objective.items():
+            tensor.copy_(state[f"objective.{name}"])
         self.tracker.cumulative.copy_(state["cumulative_loss"])
 
 

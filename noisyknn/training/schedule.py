@@ -7,21 +7,24 @@ WARM_UP = 0.25
 LEAST_DONE = 0.01
 """Share of a one-cycle episode that counts as done from the start, so that no step has a rate of 0."""
 
+CYCLE = 10
+"""Epochs of a cycle."""
+
 SMALLER = ((0.4, 0.5), (0.75, 0.75))
 """Up to which share of a progressive episode images are of which share of their size, counted in whole epochs."""
 LEAST_PIXELS = 8
 """Height and width below which no image is made smaller."""
 
 
-def image_size(config: Config, epoch: int) -> int:
-    """Height and width in pixels of what the network sees in that epoch.
+def image_size(config: Config, epoch: int, epochs: int) -> int:
+    """Height and width in pixels of what the network sees in that epoch of so many.
 
     Progressive resizing (Howard 2018; Tan and Le 2021): what is coarse is learnt from small images, in a fraction of
     the time, and the last epochs see images as they are.
     """
     if not config.progressive:
         return config.image_size
-    share = next((share for until, share in SMALLER if epoch + 1 <= until * config.epochs), 1.0)
+    share = next((share for until, share in SMALLER if epoch + 1 <= until * epochs), 1.0)
     return _scaled(config.image_size, share)
 
 
@@ -33,6 +36,17 @@ def smaller_sizes(config: Config) -> list[int]:
 
 def _scaled(size: int, share: float) -> int:
     return min(max(round(size * share / 4) * 4, LEAST_PIXELS), size)
+
+
+def cyclic_rate(config: Config, epoch: int, progress: float) -> float:
+    """That of `learning_rate` until `config.epochs` are done, then a cycle: from `config.lr` linearly to a tenth.
+
+    O2U-Net's (Huang et al. 2019), whose 0.01 and 0.001 are the rate before the cycle and a tenth of it.
+    """
+    if epoch < config.epochs:
+        return learning_rate(config, epoch, progress)
+    done = (epoch - config.epochs) / (CYCLE - 1)
+    return config.lr * (1 - 0.9 * done)
 
 
 def learning_rate(config: Config, epoch: int, progress: float) -> float:

@@ -310,6 +310,11 @@ def test_a_model_is_the_same_for_the_same_seed(clean: Cli, data: Path) -> None:
     [
         ["--method", "selknn"],
         ["--method", "iterknn"],
+        ["--method", "ce"],
+        ["--method", "sl"],
+        ["--method", "joint-optimization"],
+        ["--method", "deep-knn"],
+        ["--method", "selknn", "--selector", "o2u"],
         ["--folds", "3", "--episodes", "3"],
         ["--layer", "stage1"],
         ["--precision", "bf16"],
@@ -329,6 +334,13 @@ def test_every_setting_acts(clean: Cli, options: list[str]) -> None:
     plain, other = (clean("--quiet", "--out", "-", *extra).stdout for extra in (base, options))
     assert plain != other
     assert b"" not in (plain, other)
+
+
+def test_pencil_needs_an_epoch_for_each_of_its_stages(clean: Cli) -> None:
+    refused = clean("--method", "pencil", "--epochs", "2", "--out", "-")
+    assert refused.code == 2
+    assert "--epochs 2 is too few for --method pencil" in refused.stderr
+    assert clean("--method", "pencil", "--epochs", "3", "--out", "-").code == 0
 
 
 @pytest.mark.parametrize(

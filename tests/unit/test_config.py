@@ -12,16 +12,39 @@ from noisyknn.config import PRESETS, Config, PresetName, make_config, read_confi
 from noisyknn.errors import UsageError
 
 SHARES = {"reference_start", "reference_step"}
+MIXED = {"gamma", "gamma_decay"}
+BASELINES = {"prior_weight", "entropy_weight", "compatibility_weight", "label_rate"}
+SELKNN = {"references_per_class", "selector", *SHARES}
+VOTES = {"k", "search", "layer"}
+SCE = {"alpha", "beta", "log_zero"}
 
 
 @pytest.mark.parametrize(
     ("settings", "unused"),
     [
-        ({"method": "crossfit", "policy": "careful"}, {"gamma", "gamma_decay", "references_per_class"} | SHARES),
-        ({"method": "selknn"}, {"folds", "min_confidence"}),
-        ({"method": "iterknn", "policy": "careful"}, {"folds", "references_per_class"} | SHARES),
-        ({"references_per_class": 9, "policy": "careful"}, {"folds"} | SHARES),
-        ({"loss": "ce", "schedule": "one-cycle"}, {"folds", "min_confidence", "drops", "alpha", "beta", "log_zero"}),
+        ({"method": "crossfit", "policy": "careful"}, MIXED | SELKNN | BASELINES),
+        ({"method": "selknn"}, {"folds", "min_confidence"} | BASELINES),
+        ({"method": "iterknn", "policy": "careful"}, {"folds"} | SELKNN | BASELINES),
+        ({"references_per_class": 9, "policy": "careful"}, {"folds"} | SHARES | BASELINES),
+        ({"loss": "ce", "schedule": "one-cycle"}, {"folds", "min_confidence", "drops"} | SCE | BASELINES),
+        (
+            {"method": "sl", "policy": "careful"},
+            {"folds", "episodes", "loss"} | MIXED | SELKNN | VOTES | BASELINES,
+        ),
+        (
+            {"method": "deep-knn"},
+            {"folds", "episodes", "policy", "min_confidence", "layer"} | MIXED | SELKNN | BASELINES,
+        ),
+        (
+            {"method": "pencil", "policy": "careful"},
+            {"folds", "episodes", "prior_weight", "schedule", "drops", "loss", "label_smoothing"}
+            | (MIXED | SELKNN | VOTES | SCE),
+        ),
+        (
+            {"method": "joint-optimization", "policy": "careful"},
+            {"folds", "episodes", "compatibility_weight", "label_rate", "schedule", "drops", "loss", "label_smoothing"}
+            | (MIXED | SELKNN | VOTES | SCE),
+        ),
     ],
 )
 def test_what_has_no_effect_beside_the_other_settings_is_known(settings: dict[str, object], unused: set[str]) -> None:

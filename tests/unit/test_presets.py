@@ -26,6 +26,29 @@ def test_a_preset_of_the_paper_does_not_look_at_the_data(name: str) -> None:
     assert reason == f"preset {name}, as in the paper"
 
 
+@pytest.mark.parametrize(
+    ("method", "overrides", "expected"),
+    [
+        ("ce", {"loss": "sce", "episodes": 7}, {"loss": "ce", "episodes": 1, "lr": 1e-3, "policy": "paper"}),
+        ("sl", {"loss": "ce"}, {"loss": "sce", "episodes": 1, "alpha": 0.1}),
+        ("joint-optimization", {}, {"episodes": 2, "optimizer": "sgd", "lr": 0.08, "batch_size": 128}),
+        ("pencil", {"lr": 0.03, "optimizer": "adam"}, {"episodes": 1, "lr": 0.03, "optimizer": "adam"}),
+        ("deep-knn", {"policy": "careful", "k": 7}, {"policy": "paper", "episodes": 2, "k": 7}),
+    ],
+)
+def test_a_baseline_is_what_its_source_says(
+    method: str, overrides: dict[str, object], expected: dict[str, object]
+) -> None:
+    settings, _ = preset_settings("cifar10", method=method, rows=4, classes=2, size=8, grey=True, gpu=False)
+    config = overridden(settings, {"method": method, **overrides})
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_value_of_no_effect_is_checked_all_the_same() -> None:
+    with pytest.raises(UsageError, match="--episodes 0 is out of range"):
+        overridden({}, {"method": "ce", "episodes": 0})
+
+
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(UsageError, match="--preset 'cifar' is not one of auto, mnist, cifar10, cifar100, clothing1m"):
         preset_settings("cifar", method="selknn", rows=4, classes=2, size=8, grey=True, gpu=False)
@@ -69,7 +92,7 @@ def test_auto_begins_the_episodes_of_crossfit_with_small_images() -> None:
     assert not auto(method="selknn")[0].progressive
     assert not auto(size=16)[0].progressive
     config = auto(rows=20_000)[0]
-    sizes = [image_size(config, epoch) for epoch in range(config.epochs)]
+    sizes = [image_size(config, epoch, config.epochs) for epoch in range(config.epochs)]
     work = sum(size**2 for size in sizes) / 32**2  # in epochs of full size
     assert work == pytest.approx(9.0, abs=0.3)
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Task, Train, TrainOnTargets
+from noisyknn.methods.base import CarryOut, Task, Train, TrainOnTargets
+from noisyknn.models.factory import build_backbone
 from noisyknn.neighbors.torch_search import search
 from noisyknn.training.episode import Trained
 
@@ -14,10 +15,13 @@ def noisy_labels(samples: int, classes: int, seed: int = 0) -> Tensor:
     return torch.randint(classes, (samples,), generator=torch.Generator().manual_seed(seed))
 
 
+MODEL = build_backbone("cnn5", classes=3, image_size=8, width=0.05, seed=0)
+
+
 def trained_of(features: Tensor, cumulative_loss: Tensor) -> Trained:
     """What a training leaves whose network knows nothing of three classes."""
     nothing = torch.zeros(len(features), 3, dtype=torch.float16)
-    return Trained(features=features, log_probabilities=nothing, cumulative_loss=cumulative_loss)
+    return Trained(features=features, log_probabilities=nothing, cumulative_loss=cumulative_loss, model=MODEL)
 
 
 def draw_trained(labels: Tensor, seed: int) -> Trained:
@@ -46,7 +50,11 @@ def no_targets(*_: object, **__: object) -> Trained:
 
 
 def make_task(
-    given: Tensor, config: Config, train: Train = fake_train, train_on_targets: TrainOnTargets = no_targets
+    given: Tensor,
+    config: Config,
+    train: Train = fake_train,
+    train_on_targets: TrainOnTargets = no_targets,
+    carry_out: CarryOut = no_targets,
 ) -> Task:
     return Task(
         given_labels=given,
@@ -55,6 +63,7 @@ def make_task(
         config=config,
         train=train,
         train_on_targets=train_on_targets,
+        carry_out=carry_out,
         search=search,
     )
 

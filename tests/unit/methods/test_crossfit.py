@@ -13,7 +13,7 @@ from noisyknn.methods.base import Episode, Task
 from noisyknn.methods.crossfit import crossfit, deal
 from noisyknn.training.episode import Trained
 from noisyknn.trust.calibration import CREDIT_IN_TRAINING, calibrate
-from tests.unit.methods.helpers import make_task
+from tests.unit.methods.helpers import MODEL, make_task
 
 CONFIG = Config(method="crossfit", k=5, episodes=4, folds=2)
 TRUTH = torch.arange(120) % 3
@@ -32,7 +32,9 @@ class Network:
         logits = 4 * features
         logits[rows] = 50 * targets(rows).float()
         loss = torch.full((len(TRUTH),), float(episode + 1))
-        return Trained(features=features, log_probabilities=logits.log_softmax(1).half(), cumulative_loss=loss)
+        return Trained(
+            features=features, log_probabilities=logits.log_softmax(1).half(), cumulative_loss=loss, model=MODEL
+        )
 
 
 def given_labels() -> Tensor:

@@ -14,7 +14,7 @@ from noisyknn.errors import MachineError
 from noisyknn.models.backbone import Backbone, BackboneSpec, Tap
 from noisyknn.models.factory import build_backbone
 from noisyknn.training import episode as episode_module
-from noisyknn.training.episode import EpochReport, Trained, Trainer, stretched
+from noisyknn.training.episode import EpochReport, Plan, Trained, Trainer, stretched
 
 CPU = torch.device("cpu")
 SAMPLES, CLASSES, SIZE = 40, 3, 8
@@ -239,6 +239,69 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(
         assert [report.epoch for report in diary.reports] == list(range(done, 4))
         assert sum(diary.advances) == 4 * int((labels >= 0).sum())
         assert identical(resumed, undisturbed)
+
+
+class Counting:
+    """An objective that learns how often each sample was seen, and weighs its loss by that."""
+
+    def __init__(self) -> None:
+        self.seen = torch.ones(SAMPLES)
+        self.state = {"seen": self.seen}
+        self.epochs: list[int] = []
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen[samples] += samples % 3
+        losses = self.seen[samples] * nn.functional.cross_entropy(logits, LABELS[samples], reduction="none")
+        return losses, losses
+
+
+def plan_of(objective: Counting, ranked_from: int = 0) -> Plan:
+    rows = torch.arange(SAMPLES)
+    return Plan(
+        rows=rows, objective=objective, epochs=4, rate=lambda epoch, _: 0.01 / (epoch + 1), ranked_from=ranked_from
+    )
+
+
+def test_what_an_objective_learns_is_resumed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode_module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    undisturbed = Counting()
+    expected = make_trainer(make_config(epochs=9)).carry_out(plan_of(undisturbed), 0)
+    assert undisturbed.epochs == [0, 1, 2, 3]
+    assert undisturbed.seen.tolist() == [1 + 4 * (row % 3) for row in range(SAMPLES)]
+    checkpoints, resumed = MemoryCheckpoints(), Counting()
+    stopped = make_trainer(make_config(), checkpoints=checkpoints, diary=Diary(stop_at_epoch=2))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.carry_out(plan_of(Counting()), 0)
+    found = make_trainer(make_config(), checkpoints=checkpoints).carry_out(plan_of(resumed), 0)
+    assert resumed.epochs == [2, 3]
+    assert torch.equal(resumed.seen, undisturbed.seen)
+    assert torch.equal(found.features, expected.features)
+    assert torch.equal(found.cumulative_loss, expected.cumulative_loss)
+    assert identical(found.model.state_dict(), expected.model.state_dict())
+    assert not found.model.training
+
+
+def test_losses_may_be_summed_up_from_a_later_epoch_on() -> None:
+    late, all_along = (
+        make_trainer(make_config()).carry_out(plan_of(Counting(), first), 0).cumulative_loss for first in (3, 0)
+    )
+    assert late.abs().sum() < 0.5 * all_along.abs().sum()
+    assert late.count_nonzero() == SAMPLES
+
+
+def test_references_by_the_loss_of_a_further_cycle() -> None:
+    diary = Diary()
+    config = make_config(selector="o2u", schedule="one-cycle")
+    by_cycle = make_trainer(config, diary=diary)(LABELS, 1.0, 0)
+    assert len(diary.reports) == config.epochs + 10
+    by_loss = make_trainer(make_config(schedule="one-cycle"))(LABELS, 1.0, 0)
+    assert not torch.equal(by_cycle.cumulative_loss, by_loss.cumulative_loss)
+    diary = Diary()
+    make_trainer(config, diary=diary).fit(LABELS, 0.0, 2)
+    assert len(diary.reports) == config.epochs  # the final training ranks nothing
 
 
 def test_a_training_may_be_stopped_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from noisyknn.config import PRESETS, make_config
-from noisyknn.training.schedule import image_size, learning_rate, smaller_sizes
+from noisyknn.training.schedule import cyclic_rate, image_size, learning_rate, smaller_sizes
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,22 @@ def test_one_cycle_by_hand() -> None:
 )
 def test_a_progressive_episode_begins_with_smaller_images(size: int, epochs: int, expected: list[int]) -> None:
     config = make_config({"image_size": size, "epochs": epochs, "progressive": True})
-    assert [image_size(config, epoch) for epoch in range(epochs)] == expected
+    assert [image_size(config, epoch, epochs) for epoch in range(epochs)] == expected
 
 
 def test_otherwise_all_images_are_of_one_size() -> None:
     config = make_config({"image_size": 32, "epochs": 9})
-    assert {image_size(config, epoch) for epoch in range(9)} == {32}
+    assert {image_size(config, epoch, 9) for epoch in range(9)} == {32}
 
 
 @pytest.mark.parametrize(("size", "expected"), [(32, [16, 24]), (12, [8]), (6, [])])
 def test_sizes_that_an_episode_may_begin_with(size: int, expected: list[int]) -> None:
     assert smaller_sizes(make_config({"image_size": size, "progressive": True})) == expected
     assert smaller_sizes(make_config({"image_size": size})) == []
+
+
+def test_a_cycle_falls_from_the_rate_to_a_tenth_of_it() -> None:
+    config = make_config({"epochs": 4, "lr": 0.01, "drops": (2,)})
+    rates = [cyclic_rate(config, epoch, 0.5) for epoch in range(14)]
+    assert rates[:4] == [learning_rate(config, epoch, 0.5) for epoch in range(4)]
+    assert rates[4:] == pytest.approx([0.01 - 0.001 * step for step in range(10)])

@@ -1,0 +1,48 @@
+"""The deep k-NN filter: a sample is left out where its label is not that of most of its neighbours.
+
+Source: Bahri, Jiang and Gupta, Deep k-NN for Noisy Labels (2020). A preliminary network learns the labels as they
+are given; neighbours are those nearest in the space of its logits, among all samples; a new network learns the samples
+that agree with theirs. Nothing is corrected: a sample that is left out keeps its label, and is called ``uncertain``.
+
+Deviations, since no official code was found: the logits of a sample are taken up to a constant, as log-probabilities
+less their mean, and averaged over its mirror image where flips are trained on; both networks are trained by the loss
+and the schedule of the preset. A sample without a label gets that of most of its neighbours, and is not learnt.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from noisyknn.errors import UsageError
+from noisyknn.methods.base import Correction, Episode, Task, labelled
+from noisyknn.neighbors.vote import poll
+
+
+def deep_knn(task: Task, last: Episode | None) -> Iterator[Episode]:
+    """The filter in the first episode, the network that learns what is left in the second."""
+    if last is None:
+        last = _filter(task)
+        yield last
+    if last.index == 0:
+        kept = torch.where(task.given_labels >= 0, last.correction.labels, -1)
+        if len(torch.unique(kept[kept >= 0])) < 2:
+            raise UsageError("--method deep-knn leaves fewer than two classes to learn; give a smaller --k")
+        yield dataclasses.replace(last, index=1, gamma=0.0, network=task.train(kept, 0.0, 1).model)
+
+
+def _filter(task: Task) -> Episode:
+    given = task.given_labels
+    trained = task.train(given, 1.0, 0)
+    logits = trained.log_probabilities.float()
+    logits -= logits.mean(1, keepdim=True)
+    references = labelled(given)
+    votes = poll(logits, references, given, task.config.k, task.search, task.classes)
+    correction = Correction(
+        labels=torch.where((given < 0) | (votes.winner == given), votes.winner, -1),
+        voted=votes.winner,
+        evidence=votes.log_shares,
+        distances=votes.distances,
+        references=references,
+    )
+    return Episode(index=0, gamma=1.0, cumulative_loss=trained.cumulative_loss, correction=correction)

@@ -1,0 +1,115 @@
+"""Joint Optimization: the labels are a mean of what the network has lately said, and the network learns those.
+
+Source: Tanaka et al., Joint Optimization Framework for Learning with Noisy Labels (2018), and its official code.
+Symbols: N samples, B samples of a batch, C classes, s(x) the network's probabilities.
+
+First step, at a constant rate: minimise over the weights
+
+    mean CE(soft labels, s) + α · Σ_c p_c · log(p_c / mean_batch s_c) + β · mean entropy(s),   p uniform
+
+where the soft labels are the given ones at first and, from epoch 70 of 200 on, the mean of s over the last 10 epochs,
+as training saw it. Second step: a new network learns the soft labels, from 2.5 times the rate, divided by 10 after each
+third of 120 epochs.
+
+Deviations: `epochs` are those of the first step, and 70, 10 and 120 of 200 keep their share; momentum is Nesterov's;
+Σ p log p, which does not change, is left out, as in the official code. Samples without a label join in the second step.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from noisyknn.config import Config
+from noisyknn.methods.base import Correction, Episode, Task, labelled
+from noisyknn.models.losses import cross_entropy, expected_loss
+from noisyknn.training.episode import Fixed, Plan
+
+BEGIN, WINDOW, SECOND = 70 / 200, 10 / 200, 120 / 200
+"""When labels begin to change, over how many epochs they are averaged, and the second step: shares of the first."""
+SECOND_RATE = 0.2 / 0.08
+"""Rate that the second step begins with, beside the first's."""
+LEAST = 1e-7
+
+
+class JointObjective:
+    """The loss of the first step, and the soft labels that it learns."""
+
+    def __init__(self, given: Tensor, classes: int, config: Config) -> None:
+        self._prior_weight, self._entropy_weight = config.prior_weight, config.entropy_weight
+        self._begin = max(1, round(BEGIN * config.epochs))
+        self._given = given
+        self._labels = F.one_hot(given.clamp_min(0), classes).float()
+        window = max(1, min(round(WINDOW * config.epochs), self._begin))
+        self._recent = self._labels.new_zeros(window, len(given), classes)
+        self._slot = 0
+        self.state = {"recent": self._recent}
+
+    @property
+    def labels(self) -> Tensor:
+        """Mean (N, C) of what the network said of each sample it learnt, over the last epochs."""
+        return self._recent.mean(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take up the labels that the last epochs gave."""
+        if epoch >= self._begin:
+            self._labels = self.labels
+        self._slot = epoch % len(self._recent)
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses (B,), whose mean is that of the batch, and the cross-entropy (B,) with the given labels."""
+        logs = logits.log_softmax(1)
+        said = logs.exp()
+        self._recent[self._slot, samples] = said.detach()
+        uniform = -said.mean(0).clamp_min(LEAST).log().mean()
+        entropy = -(said * logs).sum(1)
+        own = -(self._labels[samples] * logs).sum(1)
+        losses = own + self._prior_weight * uniform + self._entropy_weight * entropy
+        return losses, cross_entropy(logits, self._given[samples])
+
+
+def joint_optimization(task: Task, last: Episode | None) -> Iterator[Episode]:
+    """Labels in the first episode, the network that learns them in the second."""
+    if last is None:
+        last = _first_step(task)
+        yield last
+    if last.index == 0:
+        yield _second_step(task, last)
+
+
+def _first_step(task: Task) -> Episode:
+    given, config = task.given_labels, task.config
+    objective = JointObjective(given, task.classes, config)
+    plan = Plan(rows=labelled(given), objective=objective, epochs=config.epochs, rate=lambda *_: config.lr)
+    trained = task.carry_out(plan, 0)
+    evidence = objective.labels.clamp_min(LEAST).log().half()
+    evidence = torch.where((given >= 0)[:, None], evidence, trained.log_probabilities)
+    likeliest = evidence.argmax(1)
+    correction = Correction(
+        labels=likeliest,
+        voted=likeliest.clone(),
+        evidence=evidence,
+        distances=torch.zeros_like(trained.cumulative_loss),
+        references=plan.rows,
+    )
+    return Episode(index=0, gamma=0.0, cumulative_loss=trained.cumulative_loss, correction=correction)
+
+
+def _second_step(task: Task, first: Episode) -> Episode:
+    soft = first.correction.evidence.float().softmax(1)
+    epochs, rate = max(1, round(SECOND * task.config.epochs)), SECOND_RATE * task.config.lr
+
+    def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        expected = expected_loss(logits, soft[samples], cross_entropy)
+        return expected, expected
+
+    plan = Plan(
+        rows=torch.arange(len(soft), device=soft.device),
+        objective=Fixed(losses),
+        epochs=epochs,
+        rate=lambda epoch, _: rate * 0.1 ** math.floor(3 * epoch / epochs),
+    )
+    return dataclasses.replace(first, index=1, network=task.carry_out(plan, 1).model)

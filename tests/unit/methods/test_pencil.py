@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisyknn.config import Config
+from noisyknn.errors import UsageError
+from noisyknn.methods.pencil import PencilObjective, Stages, pencil
+from noisyknn.training.episode import Plan, Trained
+from tests.unit.methods.helpers import make_task, trained_of
+
+GIVEN = torch.tensor([0, 2, 1, 1])
+EPOCHS = 32  # stages end at 7, 20, 32
+
+
+def make_objective(given: Tensor = GIVEN, **settings: float) -> PencilObjective:
+    return PencilObjective(given, 3, Config(method="pencil", epochs=EPOCHS, **settings))  # type: ignore[arg-type]
+
+
+def softmax(values: list[float]) -> list[float]:
+    total = sum(math.exp(value) for value in values)
+    return [math.exp(value) / total for value in values]
+
+
+def slow_divergence(said: list[float], z: list[float]) -> float:
+    labels = softmax(z)
+    return sum(p * (math.log(p) - math.log(q)) for p, q in zip(said, labels, strict=True)) / len(said)
+
+
+def test_the_first_stage_is_cross_entropy() -> None:
+    objective = make_objective()
+    objective.begin_epoch(6)
+    logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    losses, tracked = objective(logits, torch.tensor([3, 1]))
+    expected = [-math.log(softmax(row)[label]) for row, label in zip(logits.tolist(), [1, 2], strict=True)]
+    torch.testing.assert_close(losses, torch.tensor(expected))
+    assert torch.equal(losses, tracked)
+    assert torch.equal(objective.label_logits, 10 * torch.eye(3)[GIVEN])
+
+
+def test_the_second_stage_by_hand() -> None:
+    objective = make_objective(entropy_weight=0.3, compatibility_weight=0.5, label_rate=64.0)
+    objective.begin_epoch(7)
+    objective.label_logits.copy_(torch.tensor([[1.0, 0, 2], [0, 0.5, 1], [3, 1, 0], [0.2, 0.1, 0]]))
+    before = objective.label_logits.clone()
+    said = [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]
+    samples = [3, 1]
+    losses, _ = objective(torch.tensor(said).log(), torch.tensor(samples))
+    rate = 64 / 128 * 130 / 13
+    for loss, row, sample in zip(losses.tolist(), said, samples, strict=True):
+        z = before[sample].tolist()
+        entropy = -sum(p * math.log(p) for p in row) / 3
+        assert loss == pytest.approx(slow_divergence(row, z) + 0.3 * entropy, rel=1e-5)
+
+        def moved_by(step: float, place: int, z: list[float] = z, row: list[float] = row, at: int = sample) -> float:
+            """What z moves down, with another logit in that place."""
+            shifted = [value + step * (place == c) for c, value in enumerate(z)]
+            twice = softmax(softmax(shifted))
+            return slow_divergence(row, shifted) - 0.5 * math.log(twice[int(GIVEN[at])])
+
+        gradient = [(moved_by(1e-5, c) - moved_by(-1e-5, c)) / 2e-5 for c in range(3)]
+        expected = [value - rate * slope for value, slope in zip(z, gradient, strict=True)]
+        assert objective.label_logits[sample].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert torch.equal(objective.label_logits[[0, 2]], before[[0, 2]])
+
+
+def test_the_third_stage_leaves_the_labels_alone() -> None:
+    objective = make_objective()
+    objective.begin_epoch(20)
+    before = objective.label_logits.clone()
+    losses, _ = objective(torch.zeros(4, 3), torch.arange(4))
+    assert losses.tolist() == pytest.approx([slow_divergence([1 / 3] * 3, [10, 0, 0])] * 4, rel=1e-5)
+    assert torch.equal(objective.label_logits, before)
+
+
+def test_a_network_that_is_sure_moves_labels_to_the_other_class_however_few_the_epochs() -> None:
+    for epochs in (5, 32, 320):
+        objective = PencilObjective(GIVEN, 3, Config(method="pencil", epochs=epochs))
+        stages = Stages.of(epochs)
+        for epoch in range(epochs):
+            objective.begin_epoch(epoch)
+            objective(torch.tensor([[8.0, 0, 0]] * 4), torch.arange(4))
+            if epoch < stages.first:
+                assert objective.label_logits.argmax(1).tolist() == GIVEN.tolist()
+        assert objective.label_logits.argmax(1).tolist() == [0, 0, 0, 0]
+
+
+def test_stages_and_rates_keep_their_shape() -> None:
+    assert Stages.of(320) == Stages(70, 200, 320)
+    assert [Stages.of(epochs) for epochs in (3, 4, 10)] == [Stages(1, 2, 3), Stages(1, 2, 4), Stages(2, 6, 10)]
+    rate = Stages.of(32).rate(0.06)
+    assert [rate(epoch, 0.5) for epoch in (0, 19, 20, 23, 24, 27, 28, 31)] == pytest.approx(
+        [0.06, 0.06, 0.2, 0.2, 0.02, 0.02, 0.002, 0.002]
+    )
+    with pytest.raises(UsageError, match="--epochs 2 is too few for --method pencil"):
+        Config(method="pencil", epochs=2)
+
+
+def test_labels_are_the_learnt_ones_or_where_none_was_given_the_networks() -> None:
+    given = torch.tensor([0, 2, -1, 1])
+    said = torch.tensor([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]])
+
+    def carry_out(plan: Plan, episode: int) -> Trained:
+        assert (episode, plan.epochs, plan.rows.tolist()) == (0, EPOCHS, [0, 1, 3])
+        for epoch in range(plan.epochs):
+            plan.objective.begin_epoch(epoch)
+            plan.objective(said[plan.rows].log(), plan.rows)
+        trained = trained_of(torch.zeros(4, 2), torch.zeros(4))
+        return Trained(**{**trained.__dict__, "log_probabilities": said.log().half()})
+
+    task = make_task(given, Config(method="pencil", epochs=EPOCHS), carry_out=carry_out)
+    (episode,) = pencil(task, None)
+    assert episode.correction.labels.tolist() == [0, 0, 1, 1]
+    assert episode.network is not None
+    assert list(pencil(task, episode)) == []
