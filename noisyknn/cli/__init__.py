@@ -14,6 +14,7 @@ from noisyknn.cli.demo import demo
 from noisyknn.cli.doctor import doctor
 from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
+from noisyknn.cli.paper_tables import paper_table
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a fault of the tool or the machine; 2 wrong usage; 3 the input data cannot be used; "
@@ -35,8 +36,14 @@ app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
 app.command("demo", epilog=EXIT_CODES)(guarded(demo))
 app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
 
-benchmark = typer.Typer(help="Measure noisyknn.", no_args_is_help=True, epilog=EXIT_CODES)
+benchmark = typer.Typer(help="Measure noisyknn, and run tables of the paper.", no_args_is_help=True, epilog=EXIT_CODES)
 benchmark.command("speed", epilog=EXIT_CODES)(guarded(speed))
+benchmark.command("table1", epilog=EXIT_CODES)(
+    guarded(paper_table("accuracy", "Table 1 of the paper: accuracy on the test set after the last epoch."))
+)
+benchmark.command("table2", epilog=EXIT_CODES)(
+    guarded(paper_table("recovery", "Table 2 of the paper: share of the training labels that are right in the end."))
+)
 app.add_typer(benchmark, name="benchmark", epilog=EXIT_CODES)
 
 

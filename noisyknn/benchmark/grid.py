@@ -1,0 +1,240 @@
+"""Tables of the paper: data set by noise by method by trial, each cell a whole run of `clean` and a test.
+
+A folder keeps the cells that are done, so that a stopped table goes on where it was.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+import noisyknn
+from noisyknn.benchmark.paper import Figure, Metric
+from noisyknn.config import Config, make_config
+from noisyknn.data.augment import Pixels
+from noisyknn.data.noise import NoiseName, inject, transition_rows
+from noisyknn.data.noise_sources import label_text, read_map
+from noisyknn.data.paths import resolve_paths
+from noisyknn.data.store import decode_all
+from noisyknn.data.table import LabelTable, find_column, read_labels, read_table, write_table
+from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.files import write_json
+from noisyknn.methods import METHODS
+from noisyknn.models.model_file import load_model
+from noisyknn.observer import Observer, Silent
+from noisyknn.pipeline import clean
+from noisyknn.training.device import find_device, wants_bf16
+
+NOISY, TRUE = "noisy_label", "clean_label"
+CELLS = "cells"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Images with true labels to train and to test on."""
+
+    name: str
+    """The paper's preset for it: mnist, cifar10 or cifar100."""
+    images: Path
+    train: LabelTable
+    test_images: Path
+    test: LabelTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run."""
+
+    data_set: str
+    noise: str
+    """``symmetric-40``: kind and per cent."""
+    method: str
+    trial: int
+    """Seed of the noise and of the training."""
+
+    @property
+    def name(self) -> str:
+        """Told to the user, and the beginning of file names."""
+        return f"{self.data_set}-{self.noise}-{self.method}-{self.trial}"
+
+
+class _Stages(Silent):
+    """Passes the stages of a run on, not its notes."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.start, self.advance = observer.start, observer.advance  # type: ignore[method-assign]
+
+
+def read_data_set(
+    name: str, images: Path, labels: Path, test_images: Path, test_labels: Path, rows: int | None, column: str | None
+) -> DataSet:
+    """Read both tables, of the first no more than so many rows; raises InputError where they do not fit each other."""
+    train, test = (_read_truth(file, column) for file in (labels, test_labels))
+    if rows is not None and rows < len(train.paths):
+        train = read_labels(
+            train.table.frame[:rows].reset_index(drop=True),
+            path_column=train.path_column,
+            label_column=train.label_column,
+        )
+    for table in (train, test):
+        if unlabelled := int((table.given_labels < 0).sum()):
+            raise InputError(f"{table.table.name}: {unlabelled} rows have no true label; remove them")
+    known = {label_text(label) for label in train.classes}
+    if strange := sorted(known ^ {label_text(label) for label in test.classes}):
+        raise InputError(f"{labels} and {test_labels} have different classes: {first_ten(strange)}")
+    return DataSet(name=name, images=images, train=train, test_images=test_images, test=test)
+
+
+def run_cells(
+    data: DataSet,
+    cells: Sequence[Cell],
+    settings: Mapping[str, Any],
+    folder: Path,
+    observer: Observer,
+) -> list[dict[str, Any]]:
+    """All cells, those that are done already read from `folder`; raises UsageError where it holds other settings' ones.
+
+    After each, ``cells.json`` and ``cells.csv`` there hold all that are done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"rows": len(data.train.paths), "images": str(data.images.resolve()), "settings": dict(settings)}
+    about = cast(dict[str, Any], json.loads(json.dumps(about)))
+    records = _read_cells(folder)
+    if others := [r["cell"] for r in records if r["data_set"] == data.name and any(r[n] != about[n] for n in about)]:
+        raise UsageError(f"{folder} holds cells of other settings ({first_ten(others)}); name another --out")
+    done = {record["cell"] for record in records}
+    for place, cell in enumerate(cells, 1):
+        if cell.name in done:
+            continue
+        observer.note(f"cell {place} of {len(cells)}: {cell.name}")
+        figures = _run_cell(data, cell, settings, folder, observer)
+        records.append({"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
+        write_json(folder / f"{CELLS}.json", records)
+        flat = [{name: value for name, value in r.items() if name not in ("settings", "config")} for r in records]
+        write_table(pd.DataFrame(flat), folder / f"{CELLS}.csv")
+    wanted = {cell.name for cell in cells}
+    return [record for record in records if record["cell"] in wanted]
+
+
+def cells_of(data: DataSet, methods: Sequence[str], noises: Sequence[str], trials: int) -> list[Cell]:
+    """All cells, method by method within a noise; raises UsageError for a method or noise that there is not."""
+    if unknown := [method for method in methods if method not in METHODS]:
+        raise UsageError(f"--methods {first_ten(unknown)}: there are {', '.join(METHODS)}")
+    for noise in noises:
+        _rows_of(noise, data)
+    return [
+        Cell(data_set=data.name, noise=noise, method=method, trial=trial)
+        for trial in range(trials)
+        for noise in noises
+        for method in methods
+    ]
+
+
+def means(records: Sequence[Mapping[str, Any]], metric: Metric) -> dict[tuple[str, str], tuple[Figure, int]]:
+    """(method, noise) to mean and deviation in per cent over its trials, and how many these are."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        found.setdefault((record["method"], record["noise"]), []).append(100 * record[metric])
+    return {
+        place: (Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0), len(values))
+        for place, values in found.items()
+    }
+
+
+def _run_cell(
+    data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, observer: Observer
+) -> dict[str, Any]:
+    table = data.train
+    noisy = inject(table.given_labels, _rows_of(cell.noise, data), cell.trial)
+    truth = table.as_column(table.given_labels)
+    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(noisy).array, TRUE: truth.array})
+    model_file, run_dir = folder / f"{cell.name}.safetensors", folder / f"{cell.name}.run"
+    model_file.unlink(missing_ok=True)  # of a cell that was stopped at its very end
+    started = time.monotonic()
+    result = clean(
+        data.images,
+        frame,
+        label_column=NOISY,
+        truth_column=TRUE,
+        preset=data.name,
+        run_dir=run_dir,
+        overwrite=True,
+        save_model=model_file,
+        observer=_Stages(observer),
+        method=cell.method,
+        seed=cell.trial,
+        **settings,
+    )
+    seconds = time.monotonic() - started
+    config = make_config(result.summary["config"])
+    found = {
+        "accuracy": accuracy(model_file, data.test_images, data.test, config, folder),
+        "recovery": result.summary["truth"]["recovery"],
+        "realised_rate": float((noisy != table.given_labels).mean()),
+        "seconds": round(seconds, 1),
+        "version": noisyknn.__version__,
+        "config": dataclasses.asdict(config),
+    }
+    model_file.unlink()
+    shutil.rmtree(run_dir)
+    return found
+
+
+def accuracy(model_file: Path, images: Path, table: LabelTable, config: Config, folder: Path) -> float:
+    """Share of the images of `table` that a saved network classifies right; raises InputError if one cannot be read."""
+    model, about = load_model(model_file)
+    place = {label_text(label): c for c, label in enumerate(json.loads(about["classes"]))}
+    labels = np.array([place[label_text(label)] for label in table.classes])[table.given_labels]
+    device = find_device(config.device)
+    files = resolve_paths(images, table.paths, table.table.name)
+    store = decode_all(files, int(about["store_size"]), config.fit, folder)
+    if store.reasons:
+        raise InputError(f"{table.table.name}: images cannot be read: {first_ten(list(store.reasons.values()))}")
+    pixels = Pixels(
+        images=store.tensor(device),
+        rows=torch.arange(len(labels), device=device),
+        mean=torch.tensor(json.loads(about["mean"]), device=device),
+        std=torch.tensor(json.loads(about["std"]), device=device),
+        size=config.image_size,
+    )
+    model = model.to(device).to(memory_format=torch.channels_last)
+    bf16 = wants_bf16(config.precision, device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        told = [model(pixels.plain(batch)).argmax(1).cpu() for batch in torch.split(pixels.rows, config.batch_size)]
+    return float((torch.cat(told).numpy() == labels).mean())
+
+
+def _rows_of(noise: str, data: DataSet) -> Iterator[npt.NDArray[np.float64]]:
+    """The transition matrix of a noise by its name, row by row."""
+    parts = re.fullmatch(r"(symmetric|asymmetric)-(\d+(?:\.\d+)?)", noise)
+    if parts is None:
+        raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
+    kind, classes = cast(NoiseName, parts[1]), data.train.classes
+    mapping = read_map(data.name, classes) if kind == "asymmetric" else None
+    return transition_rows(kind, classes, float(parts[2]) / 100, mapping)
+
+
+def _read_truth(file: Path, column: str | None) -> LabelTable:
+    table = read_table(file)
+    return read_labels(file, label_column=find_column(table, (TRUE, "true_label", "label"), column, "--label-column"))
+
+
+def _read_cells(folder: Path) -> list[dict[str, Any]]:
+    file = folder / f"{CELLS}.json"
+    if not file.exists():
+        return []
+    try:
+        return cast(list[dict[str, Any]], json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); remove it, or name another --out") from error

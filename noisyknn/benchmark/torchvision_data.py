@@ -1,0 +1,54 @@
+"""Data sets of torchvision as image folders and tables."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from noisyknn.data.table import write_table
+from noisyknn.errors import InputError
+from noisyknn.observer import Observer
+
+_CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+def write_parts(name: str, root: Path, folder: Path, observer: Observer, *, download: bool) -> tuple[Path, Path]:
+    """Write what torchvision holds in `root` under `folder`; returns the folders of the training and the test part.
+
+    Each has ``images`` (PNG) and ``labels.csv`` (path, clean_label); a part that is there already is left alone. Raises
+    InputError where `root` lacks the data set and `download` does not say to fetch it.
+    """
+    folders = []
+    for part in ("train", "test"):
+        target = folder / f"{name}-{part}"
+        folders.append(target)
+        if not (target / "labels.csv").exists():  # which is written last
+            _write(_read(name, root, part == "train", download), target, observer)
+    return folders[0], folders[1]
+
+
+def _read(name: str, root: Path, train: bool, download: bool) -> Any:
+    from torchvision import datasets
+
+    try:
+        return getattr(datasets, _CLASSES[name])(str(root), train=train, download=download)
+    except RuntimeError as error:
+        raise InputError(f"--torchvision {root}: {error}; --download fetches it") from error
+    except OSError as error:
+        raise InputError(f"--torchvision {root}: {_CLASSES[name]} cannot be had: {error}") from error
+
+
+def _write(data: Any, target: Path, observer: Observer) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "images").mkdir(parents=True)
+    observer.start(f"writing {target.name}", len(data), "images")
+    names, labels = [], []
+    for row, (image, label) in enumerate(data):
+        names.append(f"{row:05d}.png")
+        labels.append(data.classes[label] if data.classes[label].isidentifier() else label)
+        assert isinstance(image, Image.Image)
+        image.save(target / "images" / names[-1])
+        observer.advance(1)
+    write_table(pd.DataFrame({"path": names, "clean_label": labels}), target / "labels.csv")

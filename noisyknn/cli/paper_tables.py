@@ -1,0 +1,121 @@
+"""noisyknn benchmark table1, table2: tables of the paper, each cell a run of clean."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from noisyknn.cli.common import DebugOption, QuietOption, show_table
+from noisyknn.cli.terminal import Terminal
+from noisyknn.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from noisyknn.benchmark.paper import Figure, Figures, Metric
+
+
+def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
+    """The command of the table that shows `metric`."""
+
+    def command(
+        data_set: Annotated[
+            Literal["mnist", "cifar10", "cifar100"], typer.Option(help="Whose preset, and whose figures of the paper.")
+        ],
+        out: Annotated[Path, typer.Option(help="Folder that keeps the cells; those that it has are not run again.")],
+        images: Annotated[Path | None, typer.Option(help="Folder of the images to train on.")] = None,
+        labels: Annotated[
+            Path | None, typer.Option(help="Table of their paths and true labels: CSV or Parquet.")
+        ] = None,
+        test_images: Annotated[Path | None, typer.Option(help="Folder of the images to test on.")] = None,
+        test_labels: Annotated[
+            Path | None, typer.Option(help="Table of their paths and true labels: CSV or Parquet.")
+        ] = None,
+        torchvision: Annotated[
+            Path | None, typer.Option(help="Instead of these four: a folder in which torchvision keeps the data set.")
+        ] = None,
+        download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch it.")] = False,
+        label_column: Annotated[
+            str | None, typer.Option(help="Column of true labels; clean_label, true_label or label if not given.")
+        ] = None,
+        methods: Annotated[
+            list[str] | None,
+            typer.Option(help="A method of clean; give it several times.", show_default="the paper's"),
+        ] = None,
+        noise: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="symmetric-40 or asymmetric-40, per cent; give it several times.", show_default="the paper's"
+            ),
+        ] = None,
+        trials: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each cell, of seeds 0, 1, …")] = 3,
+        rows: Annotated[
+            int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")
+        ] = None,
+        epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
+        episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
+        k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
+        width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
+        device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+        precision: Annotated[
+            Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+        quiet: QuietOption = False,
+        debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+    ) -> None:
+        from noisyknn.benchmark.grid import cells_of, means, read_data_set, run_cells
+        from noisyknn.benchmark.paper import FIGURES
+        from noisyknn.benchmark.torchvision_data import write_parts
+
+        theirs = FIGURES[metric].get(data_set, {})
+        methods = methods or list(dict.fromkeys(method for method, _ in theirs))
+        noises = noise or list(dict.fromkeys(name for _, name in theirs))
+        options = {"epochs": epochs, "episodes": episodes, "k": k, "width": width, "device": device}
+        settings = {name: value for name, value in (options | {"precision": precision}).items() if value is not None}
+        with Terminal(quiet=quiet) as observer:
+            if torchvision is not None:
+                train, test = write_parts(data_set, torchvision, out / "data", observer, download=download)
+                files = (train / "images", train / "labels.csv", test / "images", test / "labels.csv")
+            else:
+                files = _all_given(images, labels, test_images, test_labels)
+            data = read_data_set(data_set, *files, rows, label_column)
+            cells = cells_of(data, methods, noises, trials)
+            records = run_cells(data, cells, settings, out, observer)
+        if as_json:
+            typer.echo(json.dumps(records, indent=2))
+        else:
+            _show(f"{data_set}: {metric}, per cent", methods, noises, theirs, means(records, metric))
+
+    command.__doc__ = help_text
+    return command
+
+
+def _all_given(*files: Path | None) -> tuple[Path, Path, Path, Path]:
+    given = tuple(file for file in files if file is not None)
+    if len(given) != 4:
+        raise UsageError("give --images, --labels, --test-images and --test-labels, or --torchvision")
+    return given
+
+
+def _show(
+    title: str,
+    methods: "Sequence[str]",
+    noises: "Sequence[str]",
+    theirs: "Figures",
+    ours: "Mapping[tuple[str, str], tuple[Figure, int]]",
+) -> None:
+    from rich.table import Table
+
+    shown = Table("method", "", *noises, title=title, title_justify="left")
+    for method in methods:
+        places = [(method, noise) for noise in noises]
+        shown.add_row(method, "paper", *(_told(theirs[place]) if place in theirs else "" for place in places))
+        shown.add_row("", "ours", *(_told(ours[place][0]) for place in places), end_section=True)
+    show_table(shown)
+
+
+def _told(figure: "Figure") -> str:
+    return f"{figure.mean:.2f} ± {figure.deviation:.2f}"

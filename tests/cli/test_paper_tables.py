@@ -1,0 +1,169 @@
+import csv
+import json
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from noisyknn.benchmark import grid
+from noisyknn.benchmark.paper import LABEL_RECOVERY, TEST_ACCURACY
+from noisyknn.demo import write_digits
+from tests.cli.conftest import Cli, Result
+
+TRAIN, TEST = 300, 100
+CUT = ["--epochs", "3", "--episodes", "2", "--k", "5", "--width", "0.25", "--precision", "fp32"]
+FEW = ["--methods", "ce", "--methods", "selknn", "--noise", "symmetric-40", "--trials", "2"]
+Table = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    table = pd.read_csv(write_digits(folder))
+    table[:TRAIN].to_csv(folder / "train.csv", index=False)
+    table[-TEST:].to_csv(folder / "test.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def table(cli: Cli, digits: Path, tmp_path: Path) -> Table:
+    def run(command: str, *options: object) -> Result:
+        files = ["--images", digits / "images", "--labels", digits / "train.csv"]
+        files += ["--test-images", digits / "images", "--test-labels", digits / "test.csv", "--out", tmp_path / "out"]
+        return cli("benchmark", command, "--data-set", "mnist", *files, *CUT, *options)
+
+    return run
+
+
+def test_cells_are_run_once_and_shown_beside_the_papers(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = table("table1", *FEW)
+    assert first.code == 0
+    assert "cell 4 of 4: mnist-symmetric-40-selknn-1" in first.stderr
+    told = first.stdout.decode()
+    assert "68.75 ± 0.04" in told
+    assert "97.79 ± 0.19" in told
+    records = json.loads((tmp_path / "out" / "cells.json").read_text())
+    cells = ["ce-0", "selknn-0", "ce-1", "selknn-1"]
+    assert [record["cell"] for record in records] == [f"mnist-symmetric-40-{cell}" for cell in cells]
+    with (tmp_path / "out" / "cells.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cell"] for row in rows] == [record["cell"] for record in records]
+    assert all(0.3 < record["realised_rate"] < 0.5 for record in records)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json"]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a cell that is done was run again")
+
+    monkeypatch.setattr(grid, "clean", never)
+    again = table("table1", *FEW, "--json")
+    assert json.loads(again.stdout) == records
+    recovery = table("table2", *FEW)
+    assert recovery.code == 0
+    assert "recovery" in recovery.stdout.decode()
+
+
+def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = json.loads(table("table1", *FEW, "--out", tmp_path / "other", "--json").stdout)
+    tested, accuracy = [], grid.accuracy
+
+    def interrupted(*arguments: object) -> float:
+        tested.append(arguments)
+        if len(tested) == 3:
+            raise KeyboardInterrupt
+        return accuracy(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grid, "accuracy", interrupted)
+    assert table("table1", *FEW).code == 130
+    assert len(json.loads((tmp_path / "out" / "cells.json").read_text())) == 2
+    monkeypatch.setattr(grid, "accuracy", accuracy)
+    found = json.loads(table("table1", *FEW, "--json").stdout)
+    assert [without_seconds(cell) for cell in found] == [without_seconds(cell) for cell in undisturbed]
+
+
+def without_seconds(cell: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in cell.items() if name != "seconds"}
+
+
+def test_cells_of_other_settings_are_not_mixed(table: Table) -> None:
+    few = ["--methods", "ce", "--noise", "asymmetric-40", "--trials", "1"]
+    assert table("table1", *few).code == 0
+    for other in (["--epochs", "2"], ["--rows", "200"]):
+        refused = table("table1", *few, *other)
+        assert refused.code == 2
+        assert "holds cells of other settings (mnist-asymmetric-40-ce-0); name another --out" in refused.stderr
+    assert table("table1", *few, "--noise", "symmetric-20").code == 0
+
+
+def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, digits: Path, tmp_path: Path) -> None:
+    """A network that has learnt clean digits for longer is mostly right, and never on shuffled ones."""
+    pd.read_csv(digits / "test.csv").assign(clean_label=lambda frame: (frame["clean_label"] + 1) % 10).to_csv(
+        digits / "shifted.csv", index=False
+    )
+    options = ["--methods", "ce", "--noise", "symmetric-0", "--trials", "1", "--epochs", "40", "--width", "1", "--json"]
+    right, wrong = (
+        json.loads(table("table1", *options, "--out", tmp_path / name, "--test-labels", digits / name).stdout)
+        for name in ("test.csv", "shifted.csv")
+    )
+    assert right[0]["accuracy"] > 0.85
+    assert wrong[0]["accuracy"] < 0.1
+    assert right[0]["recovery"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--methods", "elr"], 2, "--methods elr: there are crossfit, iterknn, selknn, ce"),
+        (["--noise", "uniform-20"], 2, "--noise 'uniform-20' is not of the form symmetric-40"),
+        (["--noise", "symmetric-200"], 2, "--rate 2.0 is out of range"),
+        (["--label-column", "truth"], 3, "has no column 'truth'"),
+        (["--rows", "5"], 3, "have different classes"),
+        (["--test-labels", "nowhere.csv"], 3, "nowhere.csv: no such file"),
+        (["--torchvision", "nowhere"], 3, "Dataset not found.*--download fetches it"),
+    ],
+)
+def test_what_cannot_be_run_is_told_first(
+    table: Table, options: list[str], code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "clean", None)
+    refused = table("table1", *options)
+    assert refused.code == code
+    assert re.search(message, refused.stderr)
+
+
+def test_all_four_files_are_needed(cli: Cli, digits: Path, tmp_path: Path) -> None:
+    refused = cli("benchmark", "table2", "--data-set", "cifar10", "--out", tmp_path, "--images", digits)
+    assert refused.code == 2
+    assert "give --images, --labels, --test-images and --test-labels, or --torchvision" in refused.stderr
+
+
+def test_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for part, rows in (("train", 60), ("t10k", 20)):
+        labels = (np.arange(rows) % 10).astype(np.uint8)
+        images = generator.integers(0, 60, (rows, 28, 28)).astype(np.uint8)
+        images[np.arange(rows), labels * 2] = 255  # a line at the height of the digit
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, rows, 28, 28) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, rows) + labels.tobytes())
+    few = ["--methods", "sl", "--noise", "asymmetric-40", "--trials", "1", "--torchvision", tmp_path / "root"]
+    result = cli("benchmark", "table1", "--data-set", "mnist", "--out", tmp_path / "out", *few, *CUT)
+    assert result.code == 0
+    table = pd.read_csv(tmp_path / "out" / "data" / "mnist-train" / "labels.csv")
+    assert table["clean_label"].tolist() == [row % 10 for row in range(60)]
+    assert len(list((tmp_path / "out" / "data" / "mnist-test" / "images").iterdir())) == 20
+
+
+def test_the_papers_figures() -> None:
+    assert {name: len(figures) for name, figures in TEST_ACCURACY.items()} == dict.fromkeys(
+        ("mnist", "cifar10", "cifar100"), 42
+    )
+    assert TEST_ACCURACY["cifar100"]["selknn", "asymmetric-40"] == (63.32, 1.39)
+    assert TEST_ACCURACY["mnist"]["ce", "symmetric-80"] == (24.77, 0.37)
+    assert LABEL_RECOVERY["cifar10"]["selknn", "symmetric-40"] == (91.32, 0.22)
