@@ -9,13 +9,12 @@ import re
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -23,11 +22,11 @@ import noisyknn
 from noisyknn.benchmark.paper import Figure, Metric
 from noisyknn.config import Config, make_config
 from noisyknn.data.augment import Pixels
-from noisyknn.data.noise import NoiseName, inject, transition_rows
+from noisyknn.data.noise import NoiseName, Row, inject, transition_rows
 from noisyknn.data.noise_sources import label_text, read_map
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
-from noisyknn.data.table import LabelTable, find_column, read_labels, read_table, write_table
+from noisyknn.data.table import Label, LabelTable, find_column, read_labels, read_table, write_table
 from noisyknn.errors import InputError, UsageError, first_ten
 from noisyknn.files import write_json
 from noisyknn.methods import METHODS
@@ -80,16 +79,7 @@ def read_data_set(
     name: str, images: Path, labels: Path, test_images: Path, test_labels: Path, rows: int | None, column: str | None
 ) -> DataSet:
     """Read both tables, of the first no more than so many rows; raises InputError where they do not fit each other."""
-    train, test = (_read_truth(file, column) for file in (labels, test_labels))
-    if rows is not None and rows < len(train.paths):
-        train = read_labels(
-            train.table.frame[:rows].reset_index(drop=True),
-            path_column=train.path_column,
-            label_column=train.label_column,
-        )
-    for table in (train, test):
-        if unlabelled := int((table.given_labels < 0).sum()):
-            raise InputError(f"{table.table.name}: {unlabelled} rows have no true label; remove them")
+    train, test = read_truth(labels, column, rows), read_truth(test_labels, column, None)
     known = {label_text(label) for label in train.classes}
     if strange := sorted(known ^ {label_text(label) for label in test.classes}):
         raise InputError(f"{labels} and {test_labels} have different classes: {first_ten(strange)}")
@@ -132,7 +122,7 @@ def cells_of(data: DataSet, methods: Sequence[str], noises: Sequence[str], trial
     if unknown := [method for method in methods if method not in METHODS]:
         raise UsageError(f"--methods {first_ten(unknown)}: there are {', '.join(METHODS)}")
     for noise in noises:
-        _rows_of(noise, data)
+        noise_rows(noise, data.name, data.train.classes)
     return [
         Cell(data_set=data.name, noise=noise, method=method, trial=trial)
         for trial in range(trials)
@@ -156,7 +146,7 @@ def _run_cell(
     data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, observer: Observer
 ) -> dict[str, Any]:
     table = data.train
-    noisy = inject(table.given_labels, _rows_of(cell.noise, data), cell.trial)
+    noisy = inject(table.given_labels, noise_rows(cell.noise, data.name, table.classes), cell.trial)
     truth = table.as_column(table.given_labels)
     frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(noisy).array, TRUE: truth.array})
     model_file, run_dir = folder / f"{cell.name}.safetensors", folder / f"{cell.name}.run"
@@ -215,19 +205,29 @@ def accuracy(model_file: Path, images: Path, table: LabelTable, config: Config, 
     return float((torch.cat(told).numpy() == labels).mean())
 
 
-def _rows_of(noise: str, data: DataSet) -> Iterator[npt.NDArray[np.float64]]:
-    """The transition matrix of a noise by its name, row by row."""
+def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[Row]:
+    """The transition matrix of a noise by its name, row by row; `map_name` is that of asymmetric noise.
+
+    Raises UsageError for another name.
+    """
     parts = re.fullmatch(r"(symmetric|asymmetric)-(\d+(?:\.\d+)?)", noise)
     if parts is None:
         raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
-    kind, classes = cast(NoiseName, parts[1]), data.train.classes
-    mapping = read_map(data.name, classes) if kind == "asymmetric" else None
+    kind = cast(NoiseName, parts[1])
+    mapping = read_map(map_name, classes) if kind == "asymmetric" else None
     return transition_rows(kind, classes, float(parts[2]) / 100, mapping)
 
 
-def _read_truth(file: Path, column: str | None) -> LabelTable:
+def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
+    """The table of true labels in `file`, or its first rows; raises InputError where a row has none."""
     table = read_table(file)
-    return read_labels(file, label_column=find_column(table, (TRUE, "true_label", "label"), column, "--label-column"))
+    if rows is not None:
+        table = dataclasses.replace(table, frame=table.frame[:rows])
+    column = find_column(table, (TRUE, "true_label", "label"), column, "--label-column")
+    found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)
+    if unlabelled := int((found.given_labels < 0).sum()):
+        raise InputError(f"{file}: {unlabelled} rows have no true label; remove them")
+    return found
 
 
 def _read_cells(folder: Path) -> list[dict[str, Any]]:

@@ -175,7 +175,7 @@ class _Bench:
             config=dataclasses.replace(self.config, epochs=2, progressive=False),
             device=self.device,
             bf16=self.bf16,
-            checkpoints=_NoCheckpoints(),
+            checkpoints=NoCheckpoints(),
             on_epoch=on_epoch,
             observer=Silent(),
         )
@@ -187,12 +187,15 @@ def _new_model(config: Config) -> Backbone:
     )
 
 
-class _NoCheckpoints:
+class NoCheckpoints:
+    """Keeps nothing."""
+
     def load(self, episode: int) -> None:  # noqa: ARG002
+        """Nothing was kept."""
         return None
 
     def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
-        pass
+        """Keep nothing."""
 
 
 class _Parts:

@@ -14,6 +14,7 @@ from noisyknn.cli.demo import demo
 from noisyknn.cli.doctor import doctor
 from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
+from noisyknn.cli.paper_figures import paper_figure
 from noisyknn.cli.paper_tables import paper_table
 
 EXIT_CODES = (
@@ -44,6 +45,14 @@ benchmark.command("table1", epilog=EXIT_CODES)(
 benchmark.command("table2", epilog=EXIT_CODES)(
     guarded(paper_table("recovery", "Table 2 of the paper: share of the training labels that are right in the end."))
 )
+for _name, _help, _percent in (
+    ("fig2", "Figure 2: outputs of three layers after an episode, by t-SNE.", 60),
+    ("fig3", "Figure 3: right labels by epoch, as the network, IterKNN and SelKNN tell them.", 60),
+    ("fig4", "Figure 4: recovery of SelKNN by episode, by what an episode starts from.", 80),
+    ("fig5", "Figure 5: SelKNN and IterKNN with 5 to 1,000 neighbours.", 60),
+    ("fig6", "Figure 6: SelKNN by the features of each stage.", 60),
+):
+    benchmark.command(_name, epilog=EXIT_CODES)(guarded(paper_figure(_name, _help, _percent)))
 app.add_typer(benchmark, name="benchmark", epilog=EXIT_CODES)
 
 

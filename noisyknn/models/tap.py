@@ -26,7 +26,7 @@ def find_tap(net: nn.Module, image_size: int, layer: str | None) -> Tap:
     Runs one black image through `net`, so what the network raises for images of this size comes from here.
     Raises UsageError for a layer that does not exist or has no output of one vector, map or token list per image.
     """
-    stages = _stages(net)
+    stages = stage_names(net)
     if layer is None:
         return _default_tap(net, _outputs(net, image_size, stages))
     names = [name for name, _ in net.named_modules() if name]
@@ -40,7 +40,7 @@ def find_tap(net: nn.Module, image_size: int, layer: str | None) -> Tap:
     return Tap(layer)
 
 
-def _stages(net: nn.Module) -> list[str]:
+def stage_names(net: nn.Module) -> list[str]:
     """Names of the top-level parts that a forward pass calls: a ModuleList is never called, its items are."""
     names: list[str] = []
     for name, child in net.named_children():

@@ -105,6 +105,10 @@ class Plan:
     rate: Rate
     ranked_from: int = 0
     """Index of the epoch from which on losses are summed up."""
+    start: Backbone | None = None
+    """The network to go on with, which is changed; one with its initial weights if not given."""
+    after_epoch: Callable[[int, Backbone, Tensor], None] = lambda *_: None
+    """Told the index of each epoch that is done, the network and the cumulative losses (N,)."""
 
 
 class Checkpoints(Protocol):
@@ -142,10 +146,10 @@ class Trainer:
         Raises MachineError when a loss, a feature or a probability is no longer a number.
         """
         if self.config.method == "selknn" and self.config.selector == "o2u":
-            plan = self._plan_of(labels, gamma)
+            plan = self.plan(labels, gamma)
             epochs, rate = plan.epochs + CYCLE, partial(cyclic_rate, self.config)
             return self.carry_out(dataclasses.replace(plan, epochs=epochs, rate=rate, ranked_from=plan.epochs), episode)
-        return self.carry_out(self._plan_of(labels, gamma), episode)
+        return self.carry_out(self.plan(labels, gamma), episode)
 
     def on_targets(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
         """Train a new network on the samples `rows` (R,), of which each may belong to several classes.
@@ -173,9 +177,10 @@ class Trainer:
 
         Raises MachineError when the loss is no longer a number.
         """
-        return self._fit(self._plan_of(labels, gamma), episode)
+        return self._fit(self.plan(labels, gamma), episode)
 
-    def _plan_of(self, labels: Tensor, gamma: float) -> Plan:
+    def plan(self, labels: Tensor, gamma: float) -> Plan:
+        """Training on the loss of Eq. 7 as the configuration says; arguments as for `fit`."""
         given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
         loss = _loss(self.config)
 
@@ -187,7 +192,7 @@ class Trainer:
     def _fit(self, plan: Plan, episode: int) -> tuple[Backbone, Tensor]:
         """Train a new network as the plan says; returns it with the cumulative losses (N,)."""
         config, name, rows = self.config, self._name(episode), plan.rows
-        model = self.new_model().to(self.device).to(memory_format=torch.channels_last)
+        model = (plan.start or self.new_model()).to(self.device).to(memory_format=torch.channels_last)
         tracker = LossTracker(len(self.given_labels), self.device)
         optimizer = new_optimizer(model, config, bf16=self.bf16)
         learner = Learner(model=model, optimizer=optimizer, tracker=tracker, objective=plan.objective.state)
@@ -206,6 +211,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise self._diverged(f"epoch {epoch + 1} of {name}")
             seconds = time.monotonic() - started
+            plan.after_epoch(epoch, model, tracker.cumulative)
             speed = len(rows) / seconds
             self.on_epoch(
                 EpochReport(episode=episode, epoch=epoch, loss=loss, seconds=seconds, images_per_second=speed)

@@ -1,0 +1,80 @@
+"""noisyknn benchmark fig2 to fig6: figures of the paper, drawn from a run on one's own images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption
+from noisyknn.cli.terminal import Terminal
+from noisyknn.files import check_outputs
+
+
+def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]:
+    """The command that makes the figure of that name, whose labels are as many per cent wrong in the paper."""
+
+    def command(
+        images: Annotated[Path, typer.Option(help="Folder of the images.")],
+        labels: Annotated[Path, typer.Option(help="Table of their paths and true labels: CSV or Parquet.")],
+        out: Annotated[Path, typer.Option(help=f"Folder that {name}.csv, .png and .svg are written into.")],
+        label_column: Annotated[
+            str | None, typer.Option(help="Column of true labels; clean_label, true_label or label if not given.")
+        ] = None,
+        noise: Annotated[str, typer.Option(help="symmetric-60 or asymmetric-40, per cent.")] = f"symmetric-{percent}",
+        preset: Annotated[
+            Literal["mnist", "cifar10", "cifar100"], typer.Option(help="The paper's settings to start from.")
+        ] = "cifar10",
+        rows: Annotated[int | None, typer.Option(min=4, help="The first rows only.", show_default="all")] = None,
+        backbone: Annotated[str | None, typer.Option(help="A backbone that clean knows.")] = None,
+        width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
+        epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
+        episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting (fig4).")] = None,
+        every: Annotated[int, typer.Option(min=1, help="Epochs from one point of a curve to the next.")] = 1,
+        k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default="100")] = None,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise and of the training.")] = 0,
+        device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+        precision: Annotated[
+            Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.")
+        ] = None,
+        overwrite: OverwriteOption = False,
+        quiet: QuietOption = False,
+        debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+    ) -> None:
+        options: dict[str, object] = {"backbone": backbone, "width": width, "epochs": epochs, "episodes": episodes}
+        options |= {"k": k, "seed": seed, "device": device, "precision": precision}
+        settings = {option: value for option, value in options.items() if value is not None}
+        check_outputs(
+            {f"--out {ending}": out / f"{name}.{ending}" for ending in ("csv", "png", "svg")},
+            [labels],
+            overwrite=overwrite,
+        )
+        with Terminal(quiet=quiet) as observer:
+            from noisyknn.benchmark.drawing import check_matplotlib, draw
+            from noisyknn.benchmark.figures import FIGURES, prepare
+            from noisyknn.data.table import write_table
+
+            check_matplotlib()
+            study = prepare(
+                images,
+                labels,
+                column=label_column,
+                rows=rows,
+                noise=noise,
+                preset=preset,
+                settings=settings,
+                every=every,
+                folder=out,
+                observer=observer,
+            )
+            points = FIGURES[name](study)
+            write_table(points, out / f"{name}.csv")
+            config = study.trainer.config
+            title = (
+                f"{len(study.truth):,} images, {noise.replace('-', ' ')} %; {config.backbone}, {config.epochs} epochs"
+            )
+            for file in draw(name, points, title, out / name):
+                observer.note(f"wrote {file}")
+
+    command.__doc__ = help_text
+    return command
