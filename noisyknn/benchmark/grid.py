@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 
 import noisyknn
-from noisyknn.benchmark.paper import Figure, Metric
+from noisyknn.benchmark.paper import AS_GIVEN, Figure, Figures, Metric
 from noisyknn.config import Config, make_config
 from noisyknn.data.augment import Pixels
+from noisyknn.data.clothing1m import Part, read_part
 from noisyknn.data.noise import NoiseName, Row, inject, transition_rows
 from noisyknn.data.noise_sources import label_text, read_map
 from noisyknn.data.paths import resolve_paths
@@ -36,19 +37,27 @@ from noisyknn.pipeline import clean
 from noisyknn.training.device import find_device, wants_bf16
 
 NOISY, TRUE = "noisy_label", "clean_label"
+_PARTS: tuple[Part, Part] = ("noisy_train", "clean_test")
 CELLS = "cells"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Images with true labels to train and to test on."""
+    """Images to train and to test on."""
 
     name: str
-    """The paper's preset for it: mnist, cifar10 or cifar100."""
+    """The paper's preset for it."""
     images: Path
     train: LabelTable
+    """With true labels, which are made noisy, or with such as are noisy already."""
     test_images: Path
     test: LabelTable
+
+    def __post_init__(self) -> None:
+        """Raise InputError where there are classes to test on that none could learn."""
+        known = {label_text(label) for label in self.train.classes}
+        if strange := [label for label in self.test.classes if label_text(label) not in known]:
+            raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,7 @@ class Cell:
 
     data_set: str
     noise: str
-    """``symmetric-40``: kind and per cent."""
+    """``symmetric-40``: kind and per cent; AS_GIVEN where labels are noisy already."""
     method: str
     trial: int
     """Seed of the noise and of the training."""
@@ -80,10 +89,13 @@ def read_data_set(
 ) -> DataSet:
     """Read both tables, of the first no more than so many rows; raises InputError where they do not fit each other."""
     train, test = read_truth(labels, column, rows), read_truth(test_labels, column, None)
-    known = {label_text(label) for label in train.classes}
-    if strange := sorted(known ^ {label_text(label) for label in test.classes}):
-        raise InputError(f"{labels} and {test_labels} have different classes: {first_ten(strange)}")
     return DataSet(name=name, images=images, train=train, test_images=test_images, test=test)
+
+
+def read_clothing1m(root: Path, rows: int | None) -> DataSet:
+    """Clothing1M's noisy training images, or the first of them, and its verified test images."""
+    train, test = (read_labels(read_part(root, part)[: rows if part == "noisy_train" else None]) for part in _PARTS)
+    return DataSet(name="clothing1m", images=root, train=train, test_images=root, test=test)
 
 
 def run_cells(
@@ -122,7 +134,8 @@ def cells_of(data: DataSet, methods: Sequence[str], noises: Sequence[str], trial
     if unknown := [method for method in methods if method not in METHODS]:
         raise UsageError(f"--methods {first_ten(unknown)}: there are {', '.join(METHODS)}")
     for noise in noises:
-        noise_rows(noise, data.name, data.train.classes)
+        if noise != AS_GIVEN:
+            noise_rows(noise, data.name, data.train.classes)
     return [
         Cell(data_set=data.name, noise=noise, method=method, trial=trial)
         for trial in range(trials)
@@ -131,13 +144,13 @@ def cells_of(data: DataSet, methods: Sequence[str], noises: Sequence[str], trial
     ]
 
 
-def means(records: Sequence[Mapping[str, Any]], metric: Metric) -> dict[tuple[str, str], tuple[Figure, int]]:
-    """(method, noise) to mean and deviation in per cent over its trials, and how many these are."""
+def means(records: Sequence[Mapping[str, Any]], metric: Metric) -> Figures:
+    """Mean and deviation in per cent over the trials of each cell."""
     found: dict[tuple[str, str], list[float]] = {}
     for record in records:
         found.setdefault((record["method"], record["noise"]), []).append(100 * record[metric])
     return {
-        place: (Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0), len(values))
+        place: Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
         for place, values in found.items()
     }
 
@@ -146,9 +159,13 @@ def _run_cell(
     data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, observer: Observer
 ) -> dict[str, Any]:
     table = data.train
-    noisy = inject(table.given_labels, noise_rows(cell.noise, data.name, table.classes), cell.trial)
-    truth = table.as_column(table.given_labels)
-    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(noisy).array, TRUE: truth.array})
+    known = cell.noise != AS_GIVEN
+    noisy = table.given_labels
+    if known:
+        noisy = inject(noisy, noise_rows(cell.noise, data.name, table.classes), cell.trial)
+    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(noisy).array})
+    if known:
+        frame[TRUE] = table.as_column(table.given_labels).array
     model_file, run_dir = folder / f"{cell.name}.safetensors", folder / f"{cell.name}.run"
     model_file.unlink(missing_ok=True)  # of a cell that was stopped at its very end
     started = time.monotonic()
@@ -156,7 +173,7 @@ def _run_cell(
         data.images,
         frame,
         label_column=NOISY,
-        truth_column=TRUE,
+        truth_column=TRUE if known else None,
         preset=data.name,
         run_dir=run_dir,
         overwrite=True,
@@ -170,8 +187,8 @@ def _run_cell(
     config = make_config(result.summary["config"])
     found = {
         "accuracy": accuracy(model_file, data.test_images, data.test, config, folder),
-        "recovery": result.summary["truth"]["recovery"],
-        "realised_rate": float((noisy != table.given_labels).mean()),
+        "recovery": result.summary["truth"]["recovery"] if known else None,
+        "realised_rate": float((noisy != table.given_labels).mean()) if known else None,
         "seconds": round(seconds, 1),
         "version": noisyknn.__version__,
         "config": dataclasses.asdict(config),

@@ -15,7 +15,7 @@ from noisyknn.cli.doctor import doctor
 from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
 from noisyknn.cli.paper_figures import paper_figure
-from noisyknn.cli.paper_tables import paper_table
+from noisyknn.cli.paper_tables import paper_table, table3
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a fault of the tool or the machine; 2 wrong usage; 3 the input data cannot be used; "
@@ -45,6 +45,7 @@ benchmark.command("table1", epilog=EXIT_CODES)(
 benchmark.command("table2", epilog=EXIT_CODES)(
     guarded(paper_table("recovery", "Table 2 of the paper: share of the training labels that are right in the end."))
 )
+benchmark.command("table3", epilog=EXIT_CODES)(guarded(table3))
 for _name, _help, _percent in (
     ("fig2", "Figure 2: outputs of three layers after an episode, by t-SNE.", 60),
     ("fig3", "Figure 3: right labels by epoch, as the network, IterKNN and SelKNN tell them.", 60),

@@ -1,0 +1,48 @@
+"""Clothing1M (Xiao et al. 2015) in the layout in which it is published.
+
+In its folder lie ``images/``, ``category_names_eng.txt`` (a class name a line), ``noisy_label_kv.txt`` and
+``clean_label_kv.txt`` (a path and a class number a line), ``noisy_train_key_list.txt``, ``clean_train_key_list.txt``,
+``clean_val_key_list.txt`` and ``clean_test_key_list.txt`` (a path a line). Paths begin with ``images/``.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from noisyknn.errors import InputError, first_ten
+
+Part = Literal["noisy_train", "clean_train", "clean_val", "clean_test"]
+
+
+def read_part(root: Path, part: Part) -> pd.DataFrame:
+    """The images of a part, paths relative to `root`, and their labels, class names: ``path``, ``label``.
+
+    Labels of ``noisy_train`` are the noisy ones, of the others the verified ones. Raises InputError where a file is
+    missing, a line cannot be understood, or an image has no label.
+    """
+    classes = _lines(root / "category_names_eng.txt")
+    wanted = f"a path and a class from 0 to {len(classes) - 1}"
+    source = root / ("noisy_label_kv.txt" if part == "noisy_train" else "clean_label_kv.txt")
+    labels: dict[str, str] = {}
+    for number, line in enumerate(_lines(source), 1):
+        path, _, label = line.rpartition(" ")
+        if not path or not label.isdecimal() or int(label) >= len(classes):
+            raise InputError(f"{source}, line {number}: {line!r} is not {wanted}")
+        labels[path] = classes[int(label)]
+    keys = root / f"{part}_key_list.txt"
+    paths = _lines(keys)
+    if unlabelled := [path for path in paths if path not in labels]:
+        raise InputError(f"{keys}: {len(unlabelled)} images have no label in {source.name}: {first_ten(unlabelled)}")
+    return pd.DataFrame({"path": paths, "label": [labels[path] for path in paths]})
+
+
+def _lines(file: Path) -> list[str]:
+    """Lines of a text file, but for empty ones."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); is this the folder of Clothing1M?") from error
+    if not any(lines):
+        raise InputError(f"{file} is empty")
+    return [line for line in lines if line]
