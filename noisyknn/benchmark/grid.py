@@ -105,17 +105,19 @@ def run_cells(
     folder: Path,
     observer: Observer,
 ) -> list[dict[str, Any]]:
-    """All cells, those that are done already read from `folder`; raises UsageError where it holds other settings' ones.
+    """Run the cells that `folder` does not hold; returns all of the data set that it then holds.
 
-    After each, ``cells.json`` and ``cells.csv`` there hold all that are done.
+    After each, ``cells.json`` and ``cells.csv`` there hold all that are done. Raises UsageError where one of the cells
+    was run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = {"rows": len(data.train.paths), "images": str(data.images.resolve()), "settings": dict(settings)}
     about = cast(dict[str, Any], json.loads(json.dumps(about)))
     records = _read_cells(folder)
-    if others := [r["cell"] for r in records if r["data_set"] == data.name and any(r[n] != about[n] for n in about)]:
+    done = {record["cell"]: record for record in records}
+    again = [done[cell.name] for cell in cells if cell.name in done]
+    if others := [record["cell"] for record in again if any(record.get(name) != about[name] for name in about)]:
         raise UsageError(f"{folder} holds cells of other settings ({first_ten(others)}); name another --out")
-    done = {record["cell"] for record in records}
     for place, cell in enumerate(cells, 1):
         if cell.name in done:
             continue
@@ -125,8 +127,7 @@ def run_cells(
         write_json(folder / f"{CELLS}.json", records)
         flat = [{name: value for name, value in r.items() if name not in ("settings", "config")} for r in records]
         write_table(pd.DataFrame(flat), folder / f"{CELLS}.csv")
-    wanted = {cell.name for cell in cells}
-    return [record for record in records if record["cell"] in wanted]
+    return [record for record in records if record["data_set"] == data.name]
 
 
 def cells_of(data: DataSet, methods: Sequence[str], noises: Sequence[str], trials: int) -> list[Cell]:

@@ -12,8 +12,6 @@ from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from noisyknn.benchmark.paper import Figures, Metric
 
 
@@ -87,7 +85,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         if as_json:
             typer.echo(json.dumps(records, indent=2))
         else:
-            _show(f"{data_set}: {metric}, per cent", methods, noises, theirs, means(records, metric))
+            _show(f"{data_set}: {metric}, per cent", theirs, means(records, metric))
 
     command.__doc__ = help_text
     return command
@@ -134,7 +132,7 @@ def table3(
     if as_json:
         typer.echo(json.dumps(records, indent=2))
     else:
-        _show("clothing1m: accuracy, per cent", methods, [AS_GIVEN], CLOTHING1M, means(records, "accuracy"))
+        _show("clothing1m: accuracy, per cent", CLOTHING1M, means(records, "accuracy"))
 
 
 def _all_given(*files: Path | None) -> tuple[Path, Path, Path, Path]:
@@ -144,18 +142,15 @@ def _all_given(*files: Path | None) -> tuple[Path, Path, Path, Path]:
     return given
 
 
-def _show(
-    title: str,
-    methods: "Sequence[str]",
-    noises: "Sequence[str]",
-    theirs: "Figures",
-    ours: "Figures",
-) -> None:
+def _show(title: str, theirs: "Figures", ours: "Figures") -> None:
+    """All that was run, in the paper's order; what was not is left empty."""
     from rich.table import Table
 
+    ran, noises = (list(dict.fromkeys(place[part] for place in (*theirs, *ours))) for part in (0, 1))
+    noises = [noise for noise in noises if any(place[1] == noise for place in ours)]
     shown = Table("method", "", *noises, title=title, title_justify="left")
-    for method in methods:
-        places = [(method, noise) for noise in noises]
-        shown.add_row(method, "paper", *(str(theirs[place]) if place in theirs else "" for place in places))
-        shown.add_row("", "ours", *(str(ours[place]) for place in places), end_section=True)
+    for method in ran:
+        for whose, figures in (("paper", theirs), ("ours", ours)):
+            cells = [str(figures[method, noise]) if (method, noise) in figures else "" for noise in noises]
+            shown.add_row(method if whose == "paper" else "", whose, *cells, end_section=whose == "ours")
     show_table(shown)
