@@ -258,11 +258,11 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
 
 _BY_SGD: Mapping[str, object] = {"optimizer": "sgd", "weight_decay": 1e-4, "batch_size": 128}
 OF_METHODS: Mapping[str, Mapping[str, object]] = {
-    "ce": {"episodes": 1, "loss": "ce"},
-    "sl": {"episodes": 1, "loss": "sce"},
-    "joint-optimization": {"episodes": 2, "lr": 0.08, **_BY_SGD},
-    "pencil": {"episodes": 1, "lr": 0.06, **_BY_SGD},
-    "deep-knn": {"episodes": 2, "policy": "paper"},
+    "ce": {"policy": "paper", "episodes": 1, "loss": "ce"},
+    "sl": {"policy": "paper", "episodes": 1, "loss": "sce"},
+    "joint-optimization": {"policy": "paper", "episodes": 2, "lr": 0.08, **_BY_SGD},
+    "pencil": {"policy": "paper", "episodes": 1, "lr": 0.06, **_BY_SGD},
+    "deep-knn": {"policy": "paper", "episodes": 2},
 }
 """What goes before every preset: what a method is, and settings of its source."""
 

@@ -53,8 +53,8 @@ def clean(
     policy: Annotated[
         Literal["careful", "paper"] | None,
         typer.Option(
-            help="careful: correct what is likely enough right; paper: apply every vote.",
-            show_default="careful; paper in the paper's presets",
+            help="careful: correct what is likely enough right; paper: apply every vote, or all that a network says.",
+            show_default="careful; paper in the paper's presets and what it compares with",
             rich_help_panel=CORRECTION,
         ),
     ] = None,

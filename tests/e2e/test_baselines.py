@@ -60,7 +60,7 @@ def test_on_digits_all_of_them_recover_more_than_cross_entropy(tmp_path: Path) -
     table = digits.assign(label=noise)
     recovery = {}
     for method in BASELINES:
-        fixed = noisyknn.clean(tmp_path / "images", table, method=method, policy="paper").table
+        fixed = noisyknn.clean(tmp_path / "images", table, method=method).table
         right = fixed["corrected_label"] == fixed["clean_label"]
         if method == "deep-knn":  # which corrects nothing: of what it keeps
             right = right[fixed["status"] == "kept"]

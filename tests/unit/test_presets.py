@@ -1,6 +1,6 @@
 import pytest
 
-from noisyknn.config import PRESETS, Config, make_config
+from noisyknn.config import OF_METHODS, PRESETS, Config, make_config
 from noisyknn.errors import UsageError
 from noisyknn.presets import auto_settings, describe, overridden, preset_settings
 from noisyknn.training.schedule import image_size
@@ -42,6 +42,15 @@ def test_a_baseline_is_what_its_source_says(
     settings, _ = preset_settings("cifar10", method=method, rows=4, classes=2, size=8, grey=True, gpu=False)
     config = overridden(settings, {"method": method, **overrides})
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_baselines_apply_what_they_say_unless_told_otherwise() -> None:
+    for method in OF_METHODS:
+        config, _ = auto(method=method)
+        assert config.policy == "paper"
+    assert auto(method="selknn")[0].policy == "careful"
+    settings, _ = preset_settings("auto", method="sl", rows=500, classes=4, size=32, grey=False, gpu=False)
+    assert overridden(settings, {"method": "sl", "policy": "careful"}).policy == "careful"
 
 
 def test_a_value_of_no_effect_is_checked_all_the_same() -> None:
