@@ -54,10 +54,13 @@ class DataSet:
     test: LabelTable
 
     def __post_init__(self) -> None:
-        """Raise InputError where there are classes to test on that none could learn."""
+        """Raise InputError where there are classes to test on that none could learn, or no images to test on."""
         known = {label_text(label) for label in self.train.classes}
         if strange := [label for label in self.test.classes if label_text(label) not in known]:
             raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
+        files = resolve_paths(self.test_images, self.test.paths, self.test.table.name)
+        if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
+            raise InputError(f"{self.test.table.name}: {len(missing)} files do not exist: {first_ten(missing)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,7 @@ def _run_cell(
     seconds = time.monotonic() - started
     config = make_config(result.summary["config"])
     found = {
-        "accuracy": accuracy(model_file, data.test_images, data.test, config, folder),
+        "accuracy": accuracy(model_file, data.test_images, data.test, config, run_dir),
         "recovery": result.summary["truth"]["recovery"] if known else None,
         "realised_rate": float((noisy != table.given_labels).mean()) if known else None,
         "seconds": round(seconds, 1),
@@ -200,7 +203,10 @@ def _run_cell(
 
 
 def accuracy(model_file: Path, images: Path, table: LabelTable, config: Config, folder: Path) -> float:
-    """Share of the images of `table` that a saved network classifies right; raises InputError if one cannot be read."""
+    """Share of the images of `table` that a saved network classifies right; raises InputError if one cannot be read.
+
+    Where they do not fit into memory, they lie in `folder`.
+    """
     model, about = load_model(model_file)
     place = {label_text(label): c for c, label in enumerate(json.loads(about["classes"]))}
     labels = np.array([place[label_text(label)] for label in table.classes])[table.given_labels]

@@ -130,6 +130,7 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
         (["--label-column", "truth"], 3, "has no column 'truth'"),
         (["--rows", "5"], 3, "has classes that no row to train on has"),
         (["--test-labels", "nowhere.csv"], 3, "nowhere.csv: no such file"),
+        (["--test-images", "."], 3, "100 files do not exist: 1697.png"),
         (["--torchvision", "nowhere"], 3, "Dataset not found.*--download fetches it"),
     ],
 )
