@@ -19,8 +19,9 @@ from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import Format, LabelTable, format_of, read_labels, write_table
 from noisyknn.errors import InterruptedRunError, MachineError, UsageError, first_ten, quoted
 from noisyknn.files import as_path, check_outputs, takes_bytes, write_json
-from noisyknn.methods import METHODS
+from noisyknn.methods import FINAL_TRAININGS, METHODS
 from noisyknn.methods.base import Correction, Episode, Task, gamma_of
+from noisyknn.models.backbone import Backbone
 from noisyknn.models.model_file import save_model as write_model
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer, Silent
@@ -146,9 +147,10 @@ def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Ob
     rows = np.flatnonzero(store.readable)  # the N samples of everything below
     progress = Progress(run, observer, config, table.given_labels[rows], None if truth is None else truth[rows])
     trainer = _trainer(store, rows, job, run, progress, observer)
-    last = _episodes(trainer, store.digests[rows], len(table.classes), run, progress)
+    task = _task(trainer, store.digests[rows], len(table.classes))
+    last = _episodes(trainer, task, run, progress)
     if model_file is not None:
-        model = last.network or trainer.fit(last.correction.labels, 0.0, config.episodes)[0]  # Algorithm 1, line 13
+        model = _final_network(trainer, task, last)
         write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
     outcome = _verdict(trainer, last, rows, store)
     about = {"seconds": round(time.monotonic() - started, 1), "config": dataclasses.asdict(config)}
@@ -200,19 +202,31 @@ def _trainer(
     )
 
 
-def _episodes(trainer: Trainer, digests: Labels, classes: int, run: runs.RunDirectory, progress: Progress) -> Episode:
-    """Run the method to its end, keeping every episode, and return the last one."""
-    config = trainer.config
-    task = Task(
+def _task(trainer: Trainer, digests: Labels, classes: int) -> Task:
+    return Task(
         given_labels=trainer.given_labels,
         classes=classes,
         digests=torch.from_numpy(digests).to(trainer.device),
-        config=config,
+        config=trainer.config,
         train=trainer,
         train_on_targets=trainer.on_targets,
         carry_out=trainer.carry_out,
-        search=find_search(config.search, trainer.device),
+        search=find_search(trainer.config.search, trainer.device),
     )
+
+
+def _final_network(trainer: Trainer, task: Task, last: Episode) -> Backbone:
+    """The classifier that the method ends with."""
+    if last.network is not None:
+        return last.network
+    if task.config.method in FINAL_TRAININGS:
+        return FINAL_TRAININGS[task.config.method](task, last).model
+    return trainer.fit(last.correction.labels, 0.0, task.config.episodes)[0]  # Algorithm 1, line 13
+
+
+def _episodes(trainer: Trainer, task: Task, run: runs.RunDirectory, progress: Progress) -> Episode:
+    """Run the method to its end, keeping every episode, and return the last one."""
+    config = trainer.config
     last = _load_episode(run, trainer)
     if last is not None:
         trainer.observer.note(f"resuming after episode {last.index + 1} of {config.episodes}")

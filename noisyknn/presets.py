@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from noisyknn.config import OF_METHODS, PRESETS, Config, make_config
+from noisyknn.config import OF_METHODS, ON_CLOTHING1M, PRESETS, Config, make_config
 from noisyknn.errors import UsageError
 from noisyknn.training.schedule import image_size
 
@@ -21,7 +21,8 @@ def preset_settings(
         settings, reason = PRESETS[name], f"preset {name}, as in the paper"
     else:
         raise UsageError(f"--preset {name!r} is not one of auto, {', '.join(PRESETS)}")
-    return {**settings, **OF_METHODS.get(method, {})}, reason
+    of_method = {**OF_METHODS.get(method, {}), **(ON_CLOTHING1M.get(method, {}) if name == "clothing1m" else {})}
+    return {**settings, **of_method}, reason
 
 
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
@@ -63,7 +64,7 @@ def describe(config: Config) -> str:
         rate = f"one-cycle rate up to {config.lr:g}"
     epochs, loss = f"{config.episodes} × {config.epochs} epochs", losses[config.loss]
     if config.method == "joint-optimization":
-        epochs, rate = f"{config.epochs} epochs, then a network on what they give", f"rate {config.lr:g}"
+        epochs, rate = f"{config.epochs} epochs", f"rate {config.lr:g}"
         loss = f"α {config.prior_weight:g}, β {config.entropy_weight:g}"
     elif config.method == "pencil":
         epochs, rate = f"{config.epochs} epochs", f"rate {config.lr:g}"

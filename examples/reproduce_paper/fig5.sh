@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Figure 5 of the paper, cut down to two cores: fig5.sh TRAIN OUT
 # TRAIN is a folder of CIFAR-10 with images/ and labels.csv (path, clean_label).
-# 40 epochs of Pre-act ResNet-32 on 5,000 images.
+# 40 epochs of Pre-act ResNet-32 on 6,000 images.
 # The paper's: without --rows, --epochs; for one GPU.
 set -euo pipefail
-noisyknn benchmark fig5 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --epochs 40 --every 5
+noisyknn benchmark fig5 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 6000 --epochs 40 --every 5

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from noisyknn.benchmark.grid import noise_rows, read_truth
 from noisyknn.benchmark.speed import NoCheckpoints
+from noisyknn.config import LossName
 from noisyknn.data.augment import Pixels
 from noisyknn.data.noise import inject
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
+from noisyknn.errors import UsageError
 from noisyknn.methods.base import Task, gamma_of
 from noisyknn.methods.selknn import select_references, selective_label_correction
 from noisyknn.models.backbone import Backbone
@@ -73,7 +75,7 @@ class Study:
 
     def vote(self, features: Tensor, references: Tensor, labels: Tensor, k: int, *, keep: bool) -> Tensor:
         """What the nearest references (R,) say of every sample (N,); `keep` leaves references as they are."""
-        told = poll(features, references, labels, min(k, len(references) - 1), self.search, self.classes).winner
+        told = poll(features, references, labels, k, self.search, self.classes).winner
         if keep:
             told[references] = labels[references]
         return told
@@ -92,6 +94,7 @@ def prepare(
     noise: str,
     preset: str,
     settings: Mapping[str, object],
+    loss: LossName,
     every: int,
     folder: Path,
     observer: Observer,
@@ -100,8 +103,10 @@ def prepare(
     table = read_truth(labels, column, rows)
     config = overridden(
         preset_settings(preset, method="selknn", rows=4, classes=2, size=32, grey=False, gpu=False)[0],
-        {"loss": "ce", "k": 100, **settings, "method": "selknn"},
+        {**settings, "method": "selknn", "loss": loss},
     )
+    if config.k >= REFERENCES * len(table.paths):
+        raise UsageError(f"--k {config.k}: only a fifth of {len(table.paths)} images vote; give a smaller --k")
     device = find_device(config.device)
     new_model = partial(
         build_backbone,
@@ -118,6 +123,8 @@ def prepare(
     observer.start("reading images", len(files), "images")
     store = decode_all(files, config.store_size or config.image_size, config.fit, folder, observer.advance)
     readable = np.flatnonzero(store.readable)
+    if store.reasons:
+        observer.note(f"{len(store.reasons)} images could not be read and are left out")
     return Study(
         trainer=Trainer(
             pixels=Pixels.of(store, readable, config.image_size, device),
@@ -144,10 +151,10 @@ def fig2(study: Study) -> pd.DataFrame:
     kept: list[Backbone] = []
     study.watch(lambda _, model, __: kept.append(model))
     shown = np.linspace(0, len(study.truth) - 1, min(POINTS, len(study.truth))).astype(np.int64)
-    frames = []
+    frames, perplexity = [], min(30.0, (len(shown) - 1) / 3)
     for layer in _three_layers(kept[-1]):
         features = study.trainer.inspect(_tapped(kept[-1], layer))[0].cpu().numpy()[shown]
-        place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=30).fit_transform(features)
+        place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=perplexity).fit_transform(features)
         classes = study.truth.cpu().numpy()[shown]
         frames.append(pd.DataFrame({"layer": layer, "x": place[:, 0], "y": place[:, 1], "class": classes}))
     return pd.concat(frames, ignore_index=True)
@@ -209,7 +216,7 @@ def fig5(study: Study) -> pd.DataFrame:
         features, logs = study.trainer.inspect(model)
         chosen = study.chosen(losses)
         points.append((epoch, "network", study.right(logs.argmax(1))))
-        for k in KS:
+        for k in KS:  # as far as there are references
             if k < len(chosen):
                 selknn = study.vote(features, chosen, study.given, k, keep=True)
                 points.append((epoch, f"SelKNN, k = {k}", study.right(selknn)))
@@ -236,12 +243,23 @@ def fig6(study: Study) -> pd.DataFrame:
     return _long(points)
 
 
-FIGURES: Mapping[str, Callable[[Study], pd.DataFrame]] = {
-    "fig2": fig2,
-    "fig3": fig3,
-    "fig4": fig4,
-    "fig5": fig5,
-    "fig6": fig6,
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One of the paper's figures."""
+
+    points: Callable[[Study], pd.DataFrame]
+    loss: LossName
+    """That the paper trains with (its Section 4.3, and 4.2 for figure 4)."""
+    uses: frozenset[str]
+    """Options that not all figures have."""
+
+
+FIGURES: Mapping[str, Kind] = {
+    "fig2": Kind(points=fig2, loss="ce", uses=frozenset()),
+    "fig3": Kind(points=fig3, loss="ce", uses=frozenset({"k", "every"})),
+    "fig4": Kind(points=fig4, loss="sce", uses=frozenset({"k", "episodes"})),
+    "fig5": Kind(points=fig5, loss="ce", uses=frozenset({"every"})),
+    "fig6": Kind(points=fig6, loss="ce", uses=frozenset({"k", "every"})),
 }
 
 

@@ -4,6 +4,7 @@ A folder keeps the cells that are done, so that a stopped table goes on where it
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -38,7 +39,13 @@ from noisyknn.training.device import find_device, wants_bf16
 
 NOISY, TRUE = "noisy_label", "clean_label"
 _PARTS: tuple[Part, Part] = ("noisy_train", "clean_test")
-CELLS = "cells"
+CLOTHING = "clothing1m"
+CELLS, NESTED = "cells", ("settings", "config")
+ASYMMETRIC: Mapping[str, Mapping[str, float]] = {
+    "joint-optimization": {"lr": 0.03, "prior_weight": 0.8, "entropy_weight": 0.4},
+    "pencil": {"lr": 0.03, "compatibility_weight": 0.0, "entropy_weight": 0.4, "label_rate": 4000.0},
+}
+"""What the sources of methods have for asymmetric noise on CIFAR-10 (of 40 and 50 per cent)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,12 @@ class DataSet:
         files = resolve_paths(self.test_images, self.test.paths, self.test.table.name)
         if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
             raise InputError(f"{self.test.table.name}: {len(missing)} files do not exist: {first_ten(missing)}")
+
+    def digest(self) -> str:
+        """The same for the same folders, paths and labels."""
+        both = (self.images, self.train), (self.test_images, self.test)
+        about = [[str(at.resolve()), t.paths, [str(c) for c in t.classes], t.given_labels.tolist()] for at, t in both]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +111,7 @@ def read_data_set(
 def read_clothing1m(root: Path, rows: int | None) -> DataSet:
     """Clothing1M's noisy training images, or the first of them, and its verified test images."""
     train, test = (read_labels(read_part(root, part)[: rows if part == "noisy_train" else None]) for part in _PARTS)
-    return DataSet(name="clothing1m", images=root, train=train, test_images=root, test=test)
+    return DataSet(name=CLOTHING, images=root, train=train, test_images=root, test=test)
 
 
 def run_cells(
@@ -114,22 +127,22 @@ def run_cells(
     was run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"rows": len(data.train.paths), "images": str(data.images.resolve()), "settings": dict(settings)}
+    about = {"version": noisyknn.__version__, "data": data.digest(), "settings": dict(settings)}
     about = cast(dict[str, Any], json.loads(json.dumps(about)))
     records = _read_cells(folder)
+    if records:
+        _write_cells(folder, records)  # of which the second file may have been missed, when a table was stopped
     done = {record["cell"]: record for record in records}
     again = [done[cell.name] for cell in cells if cell.name in done]
     if others := [record["cell"] for record in again if any(record.get(name) != about[name] for name in about)]:
-        raise UsageError(f"{folder} holds cells of other settings ({first_ten(others)}); name another --out")
+        raise UsageError(f"{folder} holds cells of other settings or data ({first_ten(others)}); name another --out")
     for place, cell in enumerate(cells, 1):
         if cell.name in done:
             continue
         observer.note(f"cell {place} of {len(cells)}: {cell.name}")
         figures = _run_cell(data, cell, settings, folder, observer)
         records.append({"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
-        write_json(folder / f"{CELLS}.json", records)
-        flat = [{name: value for name, value in r.items() if name not in ("settings", "config")} for r in records]
-        write_table(pd.DataFrame(flat), folder / f"{CELLS}.csv")
+        _write_cells(folder, records)
     return [record for record in records if record["data_set"] == data.name]
 
 
@@ -138,13 +151,13 @@ def cells_of(data: DataSet, methods: Sequence[str], noises: Sequence[str], trial
     if unknown := [method for method in methods if method not in METHODS]:
         raise UsageError(f"--methods {first_ten(unknown)}: there are {', '.join(METHODS)}")
     for noise in noises:
-        if noise != AS_GIVEN:
+        if data.name != CLOTHING or noise != AS_GIVEN:
             noise_rows(noise, data.name, data.train.classes)
     return [
         Cell(data_set=data.name, noise=noise, method=method, trial=trial)
         for trial in range(trials)
-        for noise in noises
-        for method in methods
+        for noise in dict.fromkeys(noises)
+        for method in dict.fromkeys(methods)
     ]
 
 
@@ -152,7 +165,8 @@ def means(records: Sequence[Mapping[str, Any]], metric: Metric) -> Figures:
     """Mean and deviation in per cent over the trials of each cell."""
     found: dict[tuple[str, str], list[float]] = {}
     for record in records:
-        found.setdefault((record["method"], record["noise"]), []).append(100 * record[metric])
+        if record[metric] is not None:
+            found.setdefault((record["method"], record["noise"]), []).append(100 * record[metric])
     return {
         place: Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
         for place, values in found.items()
@@ -185,16 +199,18 @@ def _run_cell(
         observer=_Stages(observer),
         method=cell.method,
         seed=cell.trial,
-        **settings,
+        **{**(ASYMMETRIC.get(cell.method, {}) if cell.noise.startswith("asymmetric") else {}), **settings},
     )
     seconds = time.monotonic() - started
+    if unreadable := result.summary["status"]["unreadable"]:
+        observer.note(f"{cell.name}: {unreadable} images could not be read; they keep their labels")
     config = make_config(result.summary["config"])
     found = {
         "accuracy": accuracy(model_file, data.test_images, data.test, config, run_dir),
         "recovery": result.summary["truth"]["recovery"] if known else None,
         "realised_rate": float((noisy != table.given_labels).mean()) if known else None,
+        "unreadable": unreadable,
         "seconds": round(seconds, 1),
-        "version": noisyknn.__version__,
         "config": dataclasses.asdict(config),
     }
     model_file.unlink()
@@ -252,6 +268,12 @@ def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
     if unlabelled := int((found.given_labels < 0).sum()):
         raise InputError(f"{file}: {unlabelled} rows have no true label; remove them")
     return found
+
+
+def _write_cells(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    write_json(folder / f"{CELLS}.json", records)
+    flat = [{name: value for name, value in record.items() if name not in NESTED} for record in records]
+    write_table(pd.DataFrame(flat), folder / f"{CELLS}.csv")
 
 
 def _read_cells(folder: Path) -> list[dict[str, Any]]:

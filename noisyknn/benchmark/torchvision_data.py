@@ -35,7 +35,8 @@ def _read(name: str, root: Path, train: bool, download: bool) -> Any:
     try:
         return getattr(datasets, _CLASSES[name])(str(root), train=train, download=download)
     except RuntimeError as error:
-        raise InputError(f"--torchvision {root}: {error}; --download fetches it") from error
+        cure = "" if download else "; --download fetches it"
+        raise InputError(f"--torchvision {root}: {error}{cure}") from error
     except OSError as error:
         raise InputError(f"--torchvision {root}: {_CLASSES[name]} cannot be had: {error}") from error
 

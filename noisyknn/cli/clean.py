@@ -198,7 +198,8 @@ def clean(
     save_model: Annotated[
         Path | None,
         typer.Option(
-            help="Train once more on the corrected labels and save the model (.safetensors).", rich_help_panel=RESULTS
+            help="Save a network that learnt the corrected labels, or the method's own (.safetensors).",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     save_probabilities: Annotated[

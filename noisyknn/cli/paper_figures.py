@@ -8,6 +8,7 @@ import typer
 
 from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption
 from noisyknn.cli.terminal import Terminal
+from noisyknn.errors import UsageError
 from noisyknn.files import check_outputs
 
 
@@ -30,8 +31,13 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
         width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
         epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
         episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting (fig4).")] = None,
-        every: Annotated[int, typer.Option(min=1, help="Epochs from one point of a curve to the next.")] = 1,
-        k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default="100")] = None,
+        every: Annotated[
+            int | None,
+            typer.Option(min=1, help="Epochs from one point to the next (fig3, fig5, fig6).", show_default="1"),
+        ] = None,
+        k: Annotated[
+            int | None, typer.Option(help="Neighbours that vote (fig3, fig4, fig6).", show_default="100")
+        ] = None,
         seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise and of the training.")] = 0,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
         precision: Annotated[
@@ -44,17 +50,21 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
         options: dict[str, object] = {"backbone": backbone, "width": width, "epochs": epochs, "episodes": episodes}
         options |= {"k": k, "seed": seed, "device": device, "precision": precision}
         settings = {option: value for option, value in options.items() if value is not None}
-        check_outputs(
-            {f"--out {ending}": out / f"{name}.{ending}" for ending in ("csv", "png", "svg")},
-            [labels],
-            overwrite=overwrite,
-        )
         with Terminal(quiet=quiet) as observer:
             from noisyknn.benchmark.drawing import check_matplotlib, draw
             from noisyknn.benchmark.figures import FIGURES, prepare
             from noisyknn.data.table import write_table
 
+            kind = FIGURES[name]
+            for option, value in (("every", every), ("k", k), ("episodes", episodes)):
+                if value is not None and option not in kind.uses:
+                    raise UsageError(f"--{option} does nothing in {name}; remove it")
+            if "k" not in kind.uses:
+                settings["k"] = 1  # of no effect: never too many
             check_matplotlib()
+            out.mkdir(parents=True, exist_ok=True)
+            files = {f"--out ({ending})": out / f"{name}.{ending}" for ending in ("csv", "png", "svg")}
+            check_outputs(files, [labels], overwrite=overwrite)
             study = prepare(
                 images,
                 labels,
@@ -63,16 +73,16 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
                 noise=noise,
                 preset=preset,
                 settings=settings,
-                every=every,
+                loss=kind.loss,
+                every=every or 1,
                 folder=out,
                 observer=observer,
             )
-            points = FIGURES[name](study)
+            points = kind.points(study)
             write_table(points, out / f"{name}.csv")
             config = study.trainer.config
-            title = (
-                f"{len(study.truth):,} images, {noise.replace('-', ' ')} %; {config.backbone}, {config.epochs} epochs"
-            )
+            about = (f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", config.backbone)
+            title = ", ".join((*about, f"{config.epochs} epochs", config.loss))
             for file in draw(name, points, title, out / name):
                 observer.note(f"wrote {file}")
 

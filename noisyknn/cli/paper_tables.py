@@ -65,16 +65,21 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
         from noisyknn.benchmark.grid import cells_of, means, read_data_set, run_cells
-        from noisyknn.benchmark.paper import FIGURES
+        from noisyknn.benchmark.paper import FIGURES, TEST_ACCURACY
         from noisyknn.benchmark.torchvision_data import write_parts
 
         theirs = FIGURES[metric].get(data_set, {})
-        methods = methods or list(dict.fromkeys(method for method, _ in theirs))
-        noises = noise or list(dict.fromkeys(name for _, name in theirs))
+        planned = theirs or TEST_ACCURACY[data_set]  # where the table has no such data set
+        methods = methods or list(dict.fromkeys(method for method, _ in planned))
+        noises = noise or list(dict.fromkeys(name for _, name in planned))
+        if download and torchvision is None:
+            raise UsageError("--download goes with --torchvision")
         options = {"epochs": epochs, "episodes": episodes, "k": k, "width": width, "device": device}
         settings = {name: value for name, value in (options | {"precision": precision}).items() if value is not None}
         with Terminal(quiet=quiet) as observer:
             if torchvision is not None:
+                if any(file is not None for file in (images, labels, test_images, test_labels)):
+                    raise UsageError("give either --torchvision or --images, --labels, --test-images and --test-labels")
                 train, test = write_parts(data_set, torchvision, out / "data", observer, download=download)
                 files = (train / "images", train / "labels.csv", test / "images", test / "labels.csv")
             else:

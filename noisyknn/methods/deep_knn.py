@@ -1,15 +1,15 @@
 """The deep k-NN filter: a sample is left out where its label is not that of most of its neighbours.
 
-Source: Bahri, Jiang and Gupta, Deep k-NN for Noisy Labels (2020). A preliminary network learns the labels as they
-are given; neighbours are those nearest in the space of its logits, among all samples; a new network learns the samples
-that agree with theirs. Nothing is corrected: a sample that is left out keeps its label, and is called ``uncertain``.
+Source: Bahri, Jiang and Gupta, Deep k-NN for Noisy Labels (2020). A preliminary network learns the labels as they are
+given; neighbours are those nearest in the space of its logits, among all samples; a new network, where one is wanted,
+learns the samples that agree with theirs. Nothing is corrected: a sample that is left out keeps its label, and is
+called ``uncertain``.
 
 Deviations, since no official code was found: the logits of a sample are taken up to a constant, as log-probabilities
 less their mean, and averaged over its mirror image where flips are trained on; both networks are trained by the loss
 and the schedule of the preset. A sample without a label gets that of most of its neighbours, and is not learnt.
 """
 
-import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -17,18 +17,21 @@ import torch
 from noisyknn.errors import UsageError
 from noisyknn.methods.base import Correction, Episode, Task, labelled
 from noisyknn.neighbors.vote import poll
+from noisyknn.training.episode import Trained
 
 
 def deep_knn(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """The filter in the first episode, the network that learns what is left in the second."""
+    """The filter."""
     if last is None:
-        last = _filter(task)
-        yield last
-    if last.index == 0:
-        kept = torch.where(task.given_labels >= 0, last.correction.labels, -1)
-        if len(torch.unique(kept[kept >= 0])) < 2:
-            raise UsageError("--method deep-knn leaves fewer than two classes to learn; give a smaller --k")
-        yield dataclasses.replace(last, index=1, gamma=0.0, network=task.train(kept, 0.0, 1).model)
+        yield _filter(task)
+
+
+def learn_what_is_left(task: Task, last: Episode) -> Trained:
+    """A new network on the samples that agree with their neighbours; raises UsageError where too few do."""
+    kept = torch.where(task.given_labels >= 0, last.correction.labels, -1)
+    if len(torch.unique(kept[kept >= 0])) < 2:
+        raise UsageError("--method deep-knn leaves fewer than two classes to learn; give a smaller --k")
+    return task.train(kept, 0.0, task.config.episodes)
 
 
 def _filter(task: Task) -> Episode:

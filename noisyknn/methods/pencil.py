@@ -12,11 +12,14 @@ distribution.
 
 Deviation from the paper's text, with the official code: L_o is the cross-entropy of softmax(y^d), not of y^d, with ỹ.
 Deviations from that code: it has ``lr2 // 10`` for the last rates, which is 0; here they are a tenth and a hundredth.
-α 0.1 and β 0.8 are what the paper has for symmetric noise on CIFAR-10, not the code's 0.4 and 0.1, with which no label
-of ten classes can flip: the gradients cancel out at y^d = 0.73 of the given class, however sure s is of another. λ is
-for batches of 128, and for 130 epochs of the second stage: with fewer epochs logits move as far in all. `epochs`
-are those of all stages, and 70 and 200 of 320 keep their share; momentum is Nesterov's. Samples without a label are not
-learnt, and get what the network says.
+α 0.1 and β 0.8 are what the paper has for symmetric noise on CIFAR-10, not the code's 0.4 and 0.1, with which no
+label of ten classes can flip: the gradients cancel out at y^d = 0.73 of the given class, however sure s is of
+another. For another number C of classes they are α · 10 / C, and λ · C / 10, since the mean over the classes makes
+the first gradient smaller: with α = 0.1 no label of more than twenty classes could flip. λ is for batches of 128, and
+for 130 epochs of the second stage: with fewer epochs logits move as far in all; a sample moves once an epoch. The
+paper has other α, β, λ and rates for asymmetric noise and for CIFAR-100. `epochs` are those of all stages, and 70 and
+200 of 320 keep their share; momentum is Nesterov's. Samples without a label are not learnt, and get what the network
+says.
 """
 
 import math
@@ -34,10 +37,10 @@ from noisyknn.training.episode import Plan, Rate
 
 FIRST, SECOND = 70 / 320, 200 / 320
 """Where the first and the second stage end: shares of all epochs."""
-LAST_RATE = 0.2 / 0.06
-"""Rate that the last stage begins with, beside the first's."""
 BATCH, SECOND_EPOCHS = 128, 130
 """Size of a batch, and epochs of the second stage, that the rate of labels is given for."""
+CLASSES = 10
+"""Classes that α and λ are given for."""
 SURE = 10.0
 """Logit of the given class at first."""
 
@@ -56,14 +59,14 @@ class Stages:
         first = max(1, round(FIRST * epochs))
         return cls(first, min(max(first + 1, round(SECOND * epochs)), epochs - 1), epochs)
 
-    def rate(self, lr: float) -> Rate:
-        """The learning rate of each epoch."""
+    def rate(self, lr: float, later: float) -> Rate:
+        """The learning rate of each epoch; that of the last stage begins with `later` times `lr`."""
 
         def rate(epoch: int, _: float) -> float:
             if epoch < self.second:
                 return lr
             thirds = math.floor(3 * (epoch - self.second) / (self.epochs - self.second))
-            return LAST_RATE * lr * 0.1**thirds
+            return later * lr * 0.1**thirds
 
         return rate
 
@@ -73,16 +76,19 @@ class PencilObjective:
 
     def __init__(self, given: Tensor, classes: int, config: Config) -> None:
         self._given, self._stages = given, Stages.of(config.epochs)
-        self._compatibility_weight, self._entropy_weight = config.compatibility_weight, config.entropy_weight
+        self._compatibility_weight = config.compatibility_weight * CLASSES / classes
+        self._entropy_weight = config.entropy_weight
         moved = self._stages.second - self._stages.first
-        self._label_rate = config.label_rate / BATCH * SECOND_EPOCHS / moved
+        self._label_rate = config.label_rate * classes / CLASSES / BATCH * SECOND_EPOCHS / moved
         self.label_logits = SURE * F.one_hot(given.clamp_min(0), classes).float()
         self.state = {"label_logits": self.label_logits}
+        self._before = self.label_logits
         self._epoch = 0
 
     def begin_epoch(self, epoch: int) -> None:
         """The epoch decides on the stage."""
         self._epoch = epoch
+        self._before = self.label_logits.clone()  # a step that is taken again, for want of memory, moves no label twice
 
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The losses (B,) of the stage, and the cross-entropy (B,) with the given labels."""
@@ -99,11 +105,11 @@ class PencilObjective:
 
     def _move(self, logs: Tensor, samples: Tensor, given: Tensor) -> None:
         """A gradient step of the label logits of samples (B,), from the network's log-probabilities (B, C)."""
-        z = self.label_logits[samples].requires_grad_()
+        z = self._before[samples].requires_grad_()
         compatibility = cross_entropy(z.softmax(1), given)
         total = (_divergence(logs, z) + self._compatibility_weight * compatibility).sum()
         (gradient,) = torch.autograd.grad(total, z)
-        self.label_logits[samples] -= self._label_rate * gradient
+        self.label_logits[samples] = self._before[samples] - self._label_rate * gradient
 
 
 def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:
@@ -112,7 +118,12 @@ def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:
         given, config = task.given_labels, task.config
         objective = PencilObjective(given, task.classes, config)
         stages = Stages.of(config.epochs)
-        plan = Plan(rows=labelled(given), objective=objective, epochs=config.epochs, rate=stages.rate(config.lr))
+        plan = Plan(
+            rows=labelled(given),
+            objective=objective,
+            epochs=config.epochs,
+            rate=stages.rate(config.lr, config.later_rate),
+        )
         trained = task.carry_out(plan, 0)
         told = trained.log_probabilities.argmax(1)
         labels = torch.where(given >= 0, objective.label_logits.argmax(1), told)

@@ -1,8 +1,10 @@
 """SelKNN, Algorithm 3 of the paper: the samples of smallest cumulative loss vote on the labels of the others.
 
 Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Section 3.4, Eqs. 4 to 6. Where the paper is
-silent: the loss is O2U-Net's (Huang et al. 2019), the per-sample training loss minus the epoch's mean, summed over the
-episode; a class keeps at least one reference; references of equal loss are taken in the order of their rows.
+silent: the loss is O2U-Net's (Huang et al. 2019), the per-sample training loss minus the epoch's mean, summed over
+the episode; a class keeps at least one reference; references of equal loss are taken in the order of their rows. With
+selector ``o2u`` it is summed over one further cycle of 10 epochs instead, from the episode's rate down to a tenth of
+it, where O2U-Net has many, and the features are those at its end.
 """
 
 from collections.abc import Iterator

@@ -93,13 +93,14 @@ def without_seconds(cell: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in cell.items() if name != "seconds"}
 
 
-def test_cells_of_other_settings_are_not_mixed(table: Table) -> None:
+def test_cells_of_other_settings_are_not_mixed(table: Table, digits: Path) -> None:
     few = ["--methods", "ce", "--noise", "asymmetric-40", "--trials", "1"]
     assert table("table1", *few).code == 0
-    for other in (["--epochs", "2"], ["--rows", "200"]):
+    pd.read_csv(digits / "test.csv")[::-1].to_csv(digits / "reversed.csv", index=False)
+    for other in (["--epochs", "2"], ["--rows", "200"], ["--test-labels", digits / "reversed.csv"]):
         refused = table("table1", *few, *other)
         assert refused.code == 2
-        assert "holds cells of other settings (mnist-asymmetric-40-ce-0); name another --out" in refused.stderr
+        assert "holds cells of other settings or data (mnist-asymmetric-40-ce-0); name another --out" in refused.stderr
     shown = table("table1", "--methods", "sl", "--noise", "symmetric-20", "--trials", "1", "--epochs", "2")
     assert shown.code == 0  # another cell may have other settings, and all of them are shown
     assert "symmetric-20" in shown.stdout.decode()
@@ -130,8 +131,10 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
         (["--label-column", "truth"], 3, "has no column 'truth'"),
         (["--rows", "5"], 3, "has classes that no row to train on has"),
         (["--test-labels", "nowhere.csv"], 3, "nowhere.csv: no such file"),
+        (["--noise", "as-given"], 2, "is not of the form symmetric-40"),
+        (["--download"], 2, "--download goes with --torchvision"),
         (["--test-images", "."], 3, "100 files do not exist: 1697.png"),
-        (["--torchvision", "nowhere"], 3, "Dataset not found.*--download fetches it"),
+        (["--torchvision", "nowhere"], 2, "give either --torchvision or --images"),
     ],
 )
 def test_what_cannot_be_run_is_told_first(
@@ -147,6 +150,39 @@ def test_all_four_files_are_needed(cli: Cli, digits: Path, tmp_path: Path) -> No
     refused = cli("benchmark", "table2", "--data-set", "cifar10", "--out", tmp_path, "--images", digits)
     assert refused.code == 2
     assert "give --images, --labels, --test-images and --test-labels, or --torchvision" in refused.stderr
+
+
+def test_a_data_set_that_torchvision_does_not_have(cli: Cli, tmp_path: Path) -> None:
+    refused = cli("benchmark", "table1", "--data-set", "cifar10", "--out", tmp_path, "--torchvision", tmp_path / "x")
+    assert refused.code == 3
+    assert "--download fetches it" in refused.stderr
+
+
+def test_table_2_of_another_data_set_has_the_cells_of_table_1(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[grid.Cell] = []
+
+    def run(_: object, cells: list[grid.Cell], *__: object) -> list[dict[str, object]]:
+        asked.extend(cells)
+        return []
+
+    monkeypatch.setattr(grid, "run_cells", run)
+    assert table("table2", "--trials", "1").code == 0
+    assert len(asked) == 42
+
+
+def test_a_method_that_is_named_twice_is_run_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "run_cells", lambda _, cells, *__: [{"cell": cell.name} for cell in cells])
+    assert len(json.loads(table("table1", *FEW, *FEW, "--json").stdout)) == 4
+
+
+def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
+    few = ["--methods", "joint-optimization", "--methods", "pencil", "--trials", "1", "--json"]
+    few += ["--noise", "asymmetric-20", "--noise", "symmetric-20"]
+    found = {(cell["noise"], cell["method"]): cell["config"] for cell in json.loads(table("table1", *few).stdout)}
+    assert found["asymmetric-20", "joint-optimization"]["entropy_weight"] == 0.4
+    assert found["symmetric-20", "joint-optimization"]["entropy_weight"] == 0.8
+    assert found["asymmetric-20", "pencil"]["label_rate"] == 4000
+    assert found["symmetric-20", "pencil"]["lr"] == 0.06
 
 
 def test_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
@@ -203,11 +239,14 @@ def test_clothing1m_by_the_recipe_of_the_paper_cut_down(cli: Cli, clothing: Path
     save_model(tmp_path / "weights.safetensors", backbone, {})
     cut = ["--backbone", "resnet18", "--weights", tmp_path / "weights.safetensors", "--image-size", "32"]
     cut += ["--epochs", "8", "--episodes", "2", "--k", "5", "--lr", "0.001", "--precision", "fp32"]
-    few = ["--methods", "selknn", "--methods", "ce", "--out", tmp_path / "out"]
+    few = [f"--methods={method}" for method in ("selknn", "ce", "pencil", "joint-optimization")]
+    few += ["--out", str(tmp_path / "out")]
     result = cli("benchmark", "table3", "--clothing1m", clothing, *few, *cut)
     assert result.code == 0
     assert "76.78" in result.stdout.decode()
-    selknn, ce = json.loads((tmp_path / "out" / "cells.json").read_text())
+    selknn, ce, pencil, joint = json.loads((tmp_path / "out" / "cells.json").read_text())
+    assert {cell["config"]["optimizer"] for cell in (selknn, ce, pencil, joint)} == {"adam"}
+    assert (pencil["config"]["label_rate"], joint["config"]["batch_size"]) == (3000, 64)
     assert (selknn["config"]["references_per_class"], selknn["config"]["store_size"]) == (10_000, 256)
     assert (selknn["config"]["episodes"], ce["config"]["episodes"], ce["config"]["loss"]) == (2, 1, "ce")
     assert selknn["accuracy"] > 0.6

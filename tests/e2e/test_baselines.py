@@ -10,32 +10,57 @@ import noisyknn
 from noisyknn.data.noise import inject, transition_rows
 from noisyknn.demo import write_digits
 from noisyknn.errors import InterruptedRunError
+from noisyknn.training.episode import Trainer
 from tests.small_data import FAST_SETTINGS, draw
 
 BASELINES = ("ce", "sl", "joint-optimization", "pencil", "deep-knn")
 SETTINGS: dict[str, Any] = {name: value for name, value in FAST_SETTINGS.items() if name != "loss"} | {"epochs": 4}
 
 
+def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in entry.items() if k not in ("seconds", "images_per_second")} for entry in history]
+
+
 @pytest.mark.parametrize("method", BASELINES)
-def test_stopped_at_the_end_it_ends_with_the_same_network(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stopped_after", ["the first epochs", "its episode", "its network"])
+def test_stopped_anywhere_it_ends_the_same(
+    method: str, stopped_after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("noisyknn.training.episode.SECONDS_BETWEEN_CHECKPOINTS", -1)
     table = draw(tmp_path / "images")
     whole = noisyknn.clean(tmp_path / "images", table, method=method, save_model=tmp_path / "whole", **SETTINGS)
+    epochs = 0
+    train_epoch = Trainer._train_epoch
+
+    def counting(*arguments: Any) -> None:
+        nonlocal epochs
+        epochs += 1
+        if stopped_after == "the first epochs" and epochs == 4:
+            raise KeyboardInterrupt
+        train_epoch(*arguments)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     settings = {"method": method, "save_model": tmp_path / "resumed", "run_dir": tmp_path / "run", **SETTINGS}
     with monkeypatch.context() as patched:
-        patched.setattr("noisyknn.pipeline.write_model", interrupted)
+        patched.setattr(Trainer, "_train_epoch", counting)
+        if stopped_after == "its episode":
+            patched.setattr("noisyknn.pipeline._final_network", interrupted)
+        elif stopped_after == "its network":
+            patched.setattr("noisyknn.pipeline.write_model", interrupted)
         with pytest.raises(InterruptedRunError):
             noisyknn.clean(tmp_path / "images", table, **settings)
-    resumed = noisyknn.clean(tmp_path / "images", table, **settings)
+    before, epochs = epochs, 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_train_epoch", lambda *arguments: counting(*arguments))
+        stopped_after = "nothing"
+        resumed = noisyknn.clean(tmp_path / "images", table, **settings)
+    assert before > 0
+    assert epochs < sum("epoch" in entry for entry in whole.history)  # not everything was trained again
     assert resumed.table.equals(whole.table)
+    assert without_times(resumed.history) == without_times(whole.history)
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
-    epochs = [(entry["episode"], entry["epoch"]) for entry in resumed.history if "epoch" in entry]
-    assert len(epochs) == len(set(epochs))  # nothing was trained again
 
 
 def test_the_filter_keeps_labels_and_calls_what_it_leaves_out_uncertain(tmp_path: Path) -> None:

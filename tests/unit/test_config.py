@@ -13,7 +13,7 @@ from noisyknn.errors import UsageError
 
 SHARES = {"reference_start", "reference_step"}
 MIXED = {"gamma", "gamma_decay"}
-BASELINES = {"prior_weight", "entropy_weight", "compatibility_weight", "label_rate"}
+BASELINES = {"prior_weight", "entropy_weight", "compatibility_weight", "label_rate", "later_rate"}
 SELKNN = {"references_per_class", "selector", *SHARES}
 VOTES = {"k", "search", "layer"}
 SCE = {"alpha", "beta", "log_zero"}

@@ -31,9 +31,9 @@ def test_a_preset_of_the_paper_does_not_look_at_the_data(name: str) -> None:
     [
         ("ce", {"loss": "sce", "episodes": 7}, {"loss": "ce", "episodes": 1, "lr": 1e-3, "policy": "paper"}),
         ("sl", {"loss": "ce"}, {"loss": "sce", "episodes": 1, "alpha": 0.1}),
-        ("joint-optimization", {}, {"episodes": 2, "optimizer": "sgd", "lr": 0.08, "batch_size": 128}),
+        ("joint-optimization", {}, {"episodes": 1, "optimizer": "sgd", "lr": 0.08, "batch_size": 128}),
         ("pencil", {"lr": 0.03, "optimizer": "adam"}, {"episodes": 1, "lr": 0.03, "optimizer": "adam"}),
-        ("deep-knn", {"policy": "careful", "k": 7}, {"policy": "paper", "episodes": 2, "k": 7}),
+        ("deep-knn", {"policy": "careful", "k": 7}, {"policy": "paper", "episodes": 1, "k": 7}),
     ],
 )
 def test_a_baseline_is_what_its_source_says(

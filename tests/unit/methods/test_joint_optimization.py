@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Episode
-from noisyknn.methods.joint_optimization import JointObjective, joint_optimization
+from noisyknn.methods.joint_optimization import JointObjective, joint_optimization, learn_soft_labels
 from noisyknn.training.episode import Plan, Trained
 from tests.unit.methods.helpers import make_task, trained_of
 
@@ -80,21 +79,17 @@ def carry_out_of(said: Tensor, plans: list[Plan]) -> object:
 SAID = torch.tensor([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.2, 0.3, 0.5]])
 
 
-def run(given: Tensor, plans: list[Plan], last: Episode | None = None) -> list[Episode]:
-    config = Config(method="joint-optimization", epochs=20, episodes=2, lr=0.08)
-    task = make_task(given, config, carry_out=carry_out_of(SAID, plans))  # type: ignore[arg-type]
-    return list(joint_optimization(task, last))
-
-
-def test_labels_in_the_first_episode_and_a_network_in_the_second() -> None:
+def test_labels_in_its_episode_and_a_network_where_one_is_wanted() -> None:
     plans: list[Plan] = []
-    first, second = run(torch.tensor([0, 2, -1, 1]), plans)
-    assert first.correction.labels.tolist() == [0, 0, 1, 2]  # the third has no label and is what the network says
-    assert first.correction.voted.tolist() == first.correction.labels.tolist()
-    torch.testing.assert_close(first.correction.evidence.float().exp(), SAID, atol=1e-3, rtol=1e-3)
-    assert first.network is None
-    assert second.network is not None
-    assert second.correction is first.correction
+    config = Config(method="joint-optimization", epochs=20, episodes=1, lr=0.08, later_rate=2.5)
+    task = make_task(torch.tensor([0, 2, -1, 1]), config, carry_out=carry_out_of(SAID, plans))  # type: ignore[arg-type]
+    (episode,) = joint_optimization(task, None)
+    assert episode.correction.labels.tolist() == [0, 0, 1, 2]  # the third has no label and is what the network says
+    assert episode.correction.voted.tolist() == episode.correction.labels.tolist()
+    torch.testing.assert_close(episode.correction.evidence.float().exp(), SAID, atol=1e-3, rtol=1e-3)
+    assert episode.network is None
+    assert list(joint_optimization(task, episode)) == []
+    learn_soft_labels(task, episode)
     assert [plan.rows.tolist() for plan in plans] == [[0, 1, 3], [0, 1, 2, 3]]
     assert [plan.epochs for plan in plans] == [20, 12]
     assert {plans[0].rate(epoch, 0.5) for epoch in range(20)} == {0.08}
@@ -102,11 +97,3 @@ def test_labels_in_the_first_episode_and_a_network_in_the_second() -> None:
     assert rates == pytest.approx([0.2] * 4 + [0.02] * 4 + [0.002] * 4)
     losses, _ = plans[1].objective(torch.zeros(4, 3), torch.arange(4))
     torch.testing.assert_close(losses, torch.full((4,), math.log(3)))
-
-
-def test_it_goes_on_after_the_first_episode() -> None:
-    plans: list[Plan] = []
-    first, second = run(GIVEN, plans)
-    (again,) = run(GIVEN, [plans[0]], first)
-    assert again.index == second.index == 1
-    assert run(GIVEN, [], second) == []

@@ -40,9 +40,9 @@ def test_the_first_stage_is_cross_entropy() -> None:
 
 
 def test_the_second_stage_by_hand() -> None:
-    objective = make_objective(entropy_weight=0.3, compatibility_weight=0.5, label_rate=64.0)
-    objective.begin_epoch(7)
+    objective = make_objective(entropy_weight=0.3, compatibility_weight=0.15, label_rate=640 / 3)
     objective.label_logits.copy_(torch.tensor([[1.0, 0, 2], [0, 0.5, 1], [3, 1, 0], [0.2, 0.1, 0]]))
+    objective.begin_epoch(7)
     before = objective.label_logits.clone()
     said = [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]
     samples = [3, 1]
@@ -86,10 +86,31 @@ def test_a_network_that_is_sure_moves_labels_to_the_other_class_however_few_the_
         assert objective.label_logits.argmax(1).tolist() == [0, 0, 0, 0]
 
 
+def test_labels_of_many_classes_move_as_those_of_ten_do() -> None:
+    given = torch.tensor([0, 37, 99])
+    objective = PencilObjective(given, 100, Config(method="pencil", epochs=40))
+    sure = torch.zeros(3, 100)
+    sure[:, 5] = 14
+    for epoch in range(40):
+        objective.begin_epoch(epoch)
+        objective(sure, torch.arange(3))
+    assert objective.label_logits.argmax(1).tolist() == [5, 5, 5]
+
+
+def test_a_step_that_is_taken_again_moves_no_label_twice() -> None:
+    once, twice = make_objective(), make_objective()
+    for objective, times in ((once, 1), (twice, 2)):
+        objective.begin_epoch(10)
+        for _ in range(times):
+            objective(torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), torch.arange(4))
+    assert torch.equal(once.label_logits, twice.label_logits)
+    assert not torch.equal(once.label_logits, 10 * torch.eye(3)[GIVEN])
+
+
 def test_stages_and_rates_keep_their_shape() -> None:
     assert Stages.of(320) == Stages(70, 200, 320)
     assert [Stages.of(epochs) for epochs in (3, 4, 10)] == [Stages(1, 2, 3), Stages(1, 2, 4), Stages(2, 6, 10)]
-    rate = Stages.of(32).rate(0.06)
+    rate = Stages.of(32).rate(0.06, 10 / 3)
     assert [rate(epoch, 0.5) for epoch in (0, 19, 20, 23, 24, 27, 28, 31)] == pytest.approx(
         [0.06, 0.06, 0.2, 0.2, 0.02, 0.02, 0.002, 0.002]
     )
