@@ -269,14 +269,15 @@ def _load_episode(run: runs.RunDirectory, trainer: Trainer) -> Episode | None:
 def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -> Outcome:
     """What is made of the last episode, over all rows; -1 and NaN where the image is unreadable."""
     given, config, correction = trainer.given_labels, trainer.config, last.correction
-    calibration = calibrate(correction.evidence, given)
+    calibration = calibrate(correction.evidence, given, least_noise=correction.least_noise)
     if calibration.doubt > NOTED_DOUBT:
         trainer.observer.note(
             "the images tell next to nothing of the given labels: these are at random, or too little was learnt; "
             "confidence takes both for equally likely"
         )
     posterior = calibration.posterior(correction.evidence, given)
-    outside = foreign(correction.distances, calibration.surprise(correction.evidence, given))
+    prior = calibration.prior(correction.evidence)
+    outside = foreign(correction.distances, calibration.surprise(correction.evidence, given), prior.amax(1))
     known = posterior * (1 - outside)[:, None]  # what is missing to 1: none of the classes
     labelled = given >= 0
     left_out = labelled & (correction.labels < 0)
@@ -294,7 +295,7 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
         confidence=over_all(verdict.confidence, np.nan),
         label_score=over_all(verdict.label_score, np.nan),
         cumulative_loss=over_all(last.cumulative_loss, np.nan),
-        prior=over_all(calibration.prior(correction.evidence), np.nan),
+        prior=over_all(prior, np.nan),
         no_class=over_all(outside, np.nan),
         voted=over_all(correction.voted, -1),
         left_out=over_all(left_out, 0),

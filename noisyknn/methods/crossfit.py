@@ -12,7 +12,8 @@ still to be judged that is what the last network makes of them, although it has 
 knows least: one episode more than there are folds lets another judge its fold again.
 
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which
-later networks learn. Symbols: N samples, C classes.
+later networks learn. The more of them, the less noise is found: so no less is believed than when every sample had been
+judged once. Symbols: N samples, C classes.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from noisyknn.methods.base import Correction, Episode, Task
 from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import CREDIT_IN_TRAINING, aligned, calibrate, tiled
+from noisyknn.trust.calibration import CREDIT_IN_TRAINING, aligned, calibrate, noise_rate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -37,9 +38,10 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     evidence = given.new_zeros(len(given), task.classes, dtype=torch.float16)
     voted = torch.full_like(given, -1)
     distances, cumulative_loss = torch.zeros(2, len(given), device=given.device)
+    least_noise = torch.zeros(())
     if last is not None:
         evidence, voted, distances = last.correction.evidence, last.correction.voted, last.correction.distances
-        cumulative_loss = last.cumulative_loss
+        cumulative_loss, least_noise = last.cumulative_loss, last.correction.least_noise
     beliefs = _beliefs(evidence, given, folds < start)
     for index in range(start, config.episodes):
         fold = folds == index % config.folds
@@ -55,6 +57,8 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         judged = folds <= index
         evidence = aligned(evidence, torch.where(judged, given, -1), folds.clamp_max(index))
         beliefs = _beliefs(evidence, given, judged)
+        if index == config.folds - 1:
+            least_noise = torch.tensor(noise_rate(evidence, given))
         yield Episode(
             index=index,
             gamma=0.0,
@@ -65,6 +69,7 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
                 evidence=evidence,
                 distances=distances,
                 references=learnt,
+                least_noise=least_noise,
             ),
         )
 

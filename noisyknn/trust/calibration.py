@@ -149,21 +149,41 @@ def _relative_scales(found: Calibration, evidence: Tensor, given: Tensor, networ
     return (logs - logs.mean()).detach().exp()
 
 
-def calibrate(evidence: Tensor, given: Tensor, credit: float = CREDIT) -> Calibration:
+def calibrate(
+    evidence: Tensor, given: Tensor, credit: float = CREDIT, least_noise: float | Tensor = 0.0
+) -> Calibration:
     """Learn from evidence (N, C), log-probabilities in any scale, and given labels (N,), -1 for none.
 
-    Of each class, `credit` rows are believed right before any is seen.
+    Of each class, `credit` rows are believed right before any is seen. `least_noise` is the share of wrong labels that
+    is known, from other evidence (`noise_rate`), to be there at least.
 
     The same input gives the same result. One sample must have a label.
     """
+    found, evidence, given = _simple(evidence, given, credit, float(least_noise))
+    step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
+    found = _with_growth(found, evidence[::step], given[::step])
+    return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
+
+
+def noise_rate(evidence: Tensor, given: Tensor) -> float:
+    """The expected share of wrong labels, if noise is the same on all images, from what `calibrate` takes."""
+    found, evidence, given = _simple(evidence, given, CREDIT, 0.0)
+    return _noise_of(found, evidence, given)
+
+
+def _simple(evidence: Tensor, given: Tensor, credit: float, least_noise: float) -> tuple[Calibration, Tensor, Tensor]:
+    """The calibration by noise that is the same on all images, and the evidence and labels that it was learnt from."""
     classes = evidence.shape[1]
     rows = _fit_rows(given, classes)
     reserve = _reserve(int((given >= 0).sum()), classes)
     evidence, given = evidence[rows].float(), given[rows]
-    found = _sharpened(_alternate(evidence, given, reserve, credit), evidence, given)
-    step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
-    found = _with_growth(found, evidence[::step], given[::step])
-    return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
+    likeliest = _alternate(evidence, given, reserve, credit)
+    return _sharpened(likeliest, evidence, given, least_noise), evidence, given
+
+
+def _noise_of(found: Calibration, evidence: Tensor, given: Tensor) -> float:
+    """The expected share of wrong labels."""
+    return 1 - float(found.posterior(evidence, given).gather(1, given[:, None]).mean())
 
 
 def _reserve(labelled: int, classes: int) -> float:
@@ -182,8 +202,11 @@ def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
     return MOST_DOUBT / (1 + math.exp(min(gained - cost, 700.0)))
 
 
-def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
-    """The calibration with the highest temperature factor, and with it the most noise, within TOLERANCE."""
+def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor, least_noise: float) -> Calibration:
+    """The calibration with the highest temperature factor, and with it the most noise, within TOLERANCE.
+
+    Beyond it, the one with the first that comes to `least_noise`.
+    """
     least = _negative_log_likelihood(likeliest, evidence, given)
     found = likeliest
     for _ in range(min(SHARPEST, evidence.shape[0] // (ROWS_PER_STEP * evidence.shape[1]))):
@@ -194,7 +217,8 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calib
             sharper = dataclasses.replace(sharper, noise=NoiseModel(transition=transition, growth=0.0))
             if (transition - before).abs().max() < SETTLED:
                 break
-        if _negative_log_likelihood(sharper, evidence, given) > least + TOLERANCE:
+        unlikely = _negative_log_likelihood(sharper, evidence, given) > least + TOLERANCE
+        if unlikely and _noise_of(found, evidence, given) >= least_noise:
             break
         found = sharper
     return found

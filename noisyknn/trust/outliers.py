@@ -3,14 +3,16 @@
 Distances to the nearest neighbours in the space of normalised features tell images of another kind from those of the
 data (Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors). How far is far, the data say
 themselves: by the spread of the middle half of all samples, as in Tukey's fences (1977). What belongs to no class has
-a label at random: one that the image explains speaks against it (Bayes' rule).
+a label at random: one that the image explains speaks against it (Bayes' rule). And it is like no class: the surer that
+the image is of one, the less it may be of none.
 """
 
 import torch
 from torch import Tensor
 
-FENCE = 2.0
-"""Interquartile ranges above the upper quartile of the log-distances at which a sample is as likely foreign as not."""
+FENCE = 2.2
+"""Interquartile ranges above the upper quartile of the log-distances at which a sample is as likely foreign as not, if
+one class has half of it."""
 STEEPNESS = 4.0
 """How fast, per interquartile range, the log-odds of being foreign rise there."""
 SAME = 1e-3
@@ -19,10 +21,11 @@ QUANTILE_ROWS = 1 << 20
 """Most samples that quartiles are taken of, evenly spread; torch sorts no more than some millions for them."""
 
 
-def foreign(distances: Tensor, surprise: Tensor) -> Tensor:
+def foreign(distances: Tensor, surprise: Tensor, sureness: Tensor) -> Tensor:
     """Probability (N,) that each sample belongs to no class, from its mean distance (N,) to its neighbours.
 
-    `surprise` (N,) is how many times likelier its given label is at random than by its image, 1 where it has none.
+    `surprise` (N,) is how many times likelier its given label is at random than by its image, 1 where it has none;
+    `sureness` (N,) the probability of the likeliest class by the image alone.
     """
     logs = distances.float().clamp_min(SAME).log()
     singular = logs[distances > SAME]
@@ -31,5 +34,6 @@ def foreign(distances: Tensor, surprise: Tensor) -> Tensor:
     some = singular[:: len(singular) // QUANTILE_ROWS + 1]
     lower, upper = torch.quantile(some, torch.tensor([0.25, 0.75], device=logs.device))
     spread = (upper - lower).clamp_min(1e-6)
-    probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE) + surprise.log())
+    unlike = -sureness.clamp(1e-6, 1 - 1e-6).logit()
+    probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE) + surprise.log() + unlike)
     return torch.where(logs > upper, probability, 0.0)

@@ -97,6 +97,19 @@ def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch
     assert loss(likeliest) < loss(found) < loss(likeliest) + 3e-4
 
 
+def test_no_less_noise_is_found_than_is_known_to_be_there() -> None:
+    """Evidence that has seen the labels hides noise, of which other evidence has told."""
+    made = make(8000, 5, symmetric(5, 0.4))
+    leaking = (made.logs + 0.4 * torch.nn.functional.one_hot(made.given, 5)).log_softmax(1)
+    told = calibration_module.noise_rate(made.logs, made.given)
+    assert told == pytest.approx(0.4, abs=0.02)
+    alone, informed = (calibrate(leaking, made.given, least_noise=least) for least in (0.0, told))
+    found = [noise_rate(each, leaking, made.given) for each in (alone, informed)]
+    assert found[0] < told - 0.015
+    assert told <= found[1] < told + 0.02
+    assert calibrate(leaking, made.given, least_noise=0.1).temperature == alone.temperature
+
+
 def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration_module, "TOLERANCE", 0.01)
     made = make(95, 5, symmetric(5, 0.4))

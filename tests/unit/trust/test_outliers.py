@@ -4,8 +4,8 @@ import torch
 from noisyknn.trust import outliers
 
 
-def foreign(distances: torch.Tensor, surprise: float = 1.0) -> torch.Tensor:
-    return outliers.foreign(distances, torch.full_like(distances, surprise))
+def foreign(distances: torch.Tensor, surprise: float = 1.0, sureness: float = 0.5) -> torch.Tensor:
+    return outliers.foreign(distances, torch.full_like(distances, surprise), torch.full_like(distances, sureness))
 
 
 def test_what_is_far_beyond_the_spread_of_all_is_foreign() -> None:
@@ -53,3 +53,13 @@ def test_a_label_that_the_image_explains_speaks_for_its_class() -> None:
     assert 0.1 < alone < 0.99
     assert explained / (1 - explained) == pytest.approx(odds / 10, rel=1e-3)
     assert unexplained / (1 - unexplained) == pytest.approx(odds * 10, rel=1e-3)
+
+
+def test_an_image_that_is_surely_of_a_class_is_not_of_none() -> None:
+    distances = torch.rand(1000, generator=torch.Generator().manual_seed(0)) + 0.5
+    distances[0] = 3.0
+    like_none, even, like_one = (float(foreign(distances, sureness=sureness)[0]) for sureness in (0.2, 0.5, 0.9))
+    odds = even / (1 - even)
+    assert like_none / (1 - like_none) == pytest.approx(odds * 4, rel=1e-3)
+    assert like_one / (1 - like_one) == pytest.approx(odds / 9, rel=1e-3)
+    assert torch.isfinite(foreign(distances, sureness=1.0)).all()
