@@ -269,7 +269,6 @@ def _long(points: Sequence[tuple[int, str, float]]) -> pd.DataFrame:
 
 def _task(study: Study) -> Task:
     """All of it that a label correction looks at."""
-
     return Task(
         given_labels=study.given,
         classes=study.classes,

@@ -37,7 +37,9 @@ app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
 app.command("demo", epilog=EXIT_CODES)(guarded(demo))
 app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
 
-benchmark = typer.Typer(help="Measure noisyknn, and run tables of the paper.", no_args_is_help=True, epilog=EXIT_CODES)
+benchmark = typer.Typer(
+    help="Measure noisyknn; make the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES
+)
 benchmark.command("speed", epilog=EXIT_CODES)(guarded(speed))
 benchmark.command("table1", epilog=EXIT_CODES)(
     guarded(paper_table("accuracy", "Table 1 of the paper: accuracy on the test set after the last epoch."))

@@ -122,7 +122,8 @@ def one_network(task: Task, last: Episode | None) -> Iterator[Episode]:
     """A single episode on the given labels, after which each sample is what the network says."""
     if last is None:
         trained = task.train(task.given_labels, 1.0, 0)
-        correction = told_by_network(trained, labelled(task.given_labels))
+        logs = trained.log_probabilities
+        correction = without_votes(logs.argmax(1), logs, labelled(task.given_labels))
         yield Episode(
             index=0,
             gamma=1.0,
@@ -132,14 +133,13 @@ def one_network(task: Task, last: Episode | None) -> Iterator[Episode]:
         )
 
 
-def told_by_network(trained: Trained, references: Tensor) -> Correction:
-    """Every label becomes the class that a network, which has learnt the `references` (R,), takes for likeliest."""
-    likeliest = trained.log_probabilities.argmax(1)
+def without_votes(labels: Tensor, evidence: Tensor, references: Tensor) -> Correction:
+    """Labels (N,) that no neighbours have voted on, from evidence (N, C) and the rows (R,) that were learnt."""
     return Correction(
-        labels=likeliest,
-        voted=likeliest.clone(),
-        evidence=trained.log_probabilities,
-        distances=torch.zeros_like(trained.cumulative_loss),
+        labels=labels,
+        voted=labels.clone(),
+        evidence=evidence,
+        distances=torch.zeros(len(labels), device=labels.device),
         references=references,
     )
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Correction, Episode, Task, labelled
+from noisyknn.methods.base import Episode, Task, labelled, without_votes
 from noisyknn.models.losses import cross_entropy, expected_loss
 from noisyknn.training.episode import Fixed, Plan, Trained
 
@@ -83,14 +83,7 @@ def _first_step(task: Task) -> Episode:
     trained = task.carry_out(plan, 0)
     evidence = objective.labels.clamp_min(LEAST).log().half()
     evidence = torch.where((given >= 0)[:, None], evidence, trained.log_probabilities)
-    likeliest = evidence.argmax(1)
-    correction = Correction(
-        labels=likeliest,
-        voted=likeliest.clone(),
-        evidence=evidence,
-        distances=torch.zeros_like(trained.cumulative_loss),
-        references=plan.rows,
-    )
+    correction = without_votes(evidence.argmax(1), evidence, plan.rows)
     return Episode(index=0, gamma=0.0, cumulative_loss=trained.cumulative_loss, correction=correction)
 
 

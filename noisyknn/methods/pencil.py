@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Correction, Episode, Task, labelled
+from noisyknn.methods.base import Episode, Task, labelled, without_votes
 from noisyknn.models.losses import cross_entropy
 from noisyknn.training.episode import Plan, Rate
 
@@ -127,13 +127,7 @@ def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:
         trained = task.carry_out(plan, 0)
         told = trained.log_probabilities.argmax(1)
         labels = torch.where(given >= 0, objective.label_logits.argmax(1), told)
-        correction = Correction(
-            labels=labels,
-            voted=labels.clone(),
-            evidence=trained.log_probabilities,
-            distances=torch.zeros_like(trained.cumulative_loss),
-            references=plan.rows,
-        )
+        correction = without_votes(labels, trained.log_probabilities, plan.rows)
         yield Episode(
             index=0,
             gamma=0.0,
