@@ -160,8 +160,8 @@ def calibrate(
     The same input gives the same result. One sample must have a label.
     """
     found, evidence, given = _simple(evidence, given, credit, float(least_noise))
-    step = math.ceil(evidence.numel() / GROWTH_ELEMENTS)
-    found = _with_growth(found, evidence[::step], given[::step])
+    some = _sample(given, GROWTH_ELEMENTS // evidence.shape[1])
+    found = _with_growth(found, evidence[some], given[some])
     return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
 
 
@@ -243,10 +243,20 @@ def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibr
 
 
 def _fit_rows(given: Tensor, classes: int) -> Tensor:
-    """Labelled rows to learn from, evenly spread over all where these are too many."""
+    """Labelled rows to learn from."""
     rows = torch.nonzero(given >= 0)[:, 0]
-    most = max(FIT_ELEMENTS // classes, 1)
-    return rows[:: max(1, math.ceil(len(rows) / most))]
+    return rows[_sample(rows, FIT_ELEMENTS // classes)]
+
+
+def _sample(rows: Tensor, most: int) -> Tensor:
+    """Indices into `rows`, in order: all, or at random that many, the same each time.
+
+    Every so manieth row would do only where their order has no rhythm: many tables take the classes in turn.
+    """
+    if len(rows) <= most:
+        return torch.arange(len(rows), device=rows.device)
+    shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    return shuffled[: max(most, 1)].sort().values.to(rows.device)
 
 
 def _alternate(evidence: Tensor, given: Tensor, reserve: float, credit: float) -> Calibration:

@@ -282,6 +282,22 @@ def test_beyond_a_limit_a_sample_of_the_rows_is_learnt_from(monkeypatch: pytest.
     torch.testing.assert_close(half.noise.transition, whole.noise.transition, atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("limit", ["FIT_ELEMENTS", "GROWTH_ELEMENTS"])
+def test_a_sample_of_rows_that_take_the_classes_in_turn_has_them_all(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(8000, 4, symmetric(4, 0.1))
+    in_turn = torch.empty(8000, dtype=torch.int64)
+    for label in range(4):  # as near to 0, 1, 2, 3, 0, 1, … as their numbers allow
+        rows = torch.nonzero(made.truth == label)[:, 0]
+        in_turn[rows] = 4 * torch.arange(len(rows)) + label
+    order = in_turn.argsort()
+    evidence, given, truth = made.logs[order], made.given[order], made.truth[order]
+    monkeypatch.setattr(calibration_module, limit, 4 * 2000)
+    right = calibrate(evidence, given).posterior(evidence, given).argmax(1) == truth
+    assert float(right.float().mean()) > float((given == truth).float().mean())
+
+
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     given = torch.arange(50) % 5 - 1
