@@ -63,10 +63,13 @@ class Train(Protocol):
 class TrainOnTargets(Protocol):
     """Trains a network anew on samples that may belong to several classes, each with a probability."""
 
-    def __call__(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
+    def __call__(
+        self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool, stretch: float
+    ) -> Trained:
         """Train on the samples `rows` (R,); `targets` gives the probabilities (B, C) of samples (B,).
 
-        The loss has to be `robust` where the targets are labels that may be wrong, taken for certain.
+        The loss has to be `robust` where the targets are labels that may be wrong, taken for certain. There are
+        `stretch` times as many epochs as configured.
         """
         ...
 

@@ -11,28 +11,44 @@ learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 tra
 still to be judged that is what the last network makes of them, although it has learnt their labels. The first network
 knows least: one episode more than there are folds lets another judge its fold again.
 
+An epoch is as many images as would be learnt without folds: all, or for the first network those that have a label. So
+each is seen somewhat more often than once.
+
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which
 later networks learn. The more of them, the less noise is found: so no less is believed than when every sample had been
 judged once. Symbols: N samples, C classes.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyknn.methods.base import Correction, Episode, Task
+from noisyknn.errors import InputError
+from noisyknn.methods.base import Correction, Episode, Task, labelled
 from noisyknn.neighbors.vote import poll_uncertain
 from noisyknn.trust.calibration import CREDIT_IN_TRAINING, aligned, calibrate, noise_rate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
+LEAST_LEARNT = 2
+"""Labelled images that the first network must learn: neighbours are found among two or more."""
 
 
 def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """Train on all folds but one and judge that one, fold after fold, in turn."""
+    """Train on all folds but one and judge that one, fold after fold, in turn.
+
+    Raises InputError where too few of the images differ.
+    """
     config, given = task.config, task.given_labels
+    images, known = (len(torch.unique(digests)) for digests in (task.digests, task.digests[labelled(given)]))
+    if images < config.folds or known - math.ceil(known / config.folds) < LEAST_LEARNT:
+        raise InputError(
+            f"too few of the images differ, pixel for pixel, for --folds {config.folds}: {images}, of which {known} "
+            "have a label; are these the right images?"
+        )
     folds = deal(given, task.digests, config.folds, config.seed)
     start = 0 if last is None else last.index + 1
     evidence = given.new_zeros(len(given), task.classes, dtype=torch.float16)
@@ -42,12 +58,15 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     if last is not None:
         evidence, voted, distances = last.correction.evidence, last.correction.voted, last.correction.distances
         cumulative_loss, least_noise = last.cumulative_loss, last.correction.least_noise
-    beliefs = _beliefs(evidence, given, folds < start)
+    beliefs, rows = _beliefs(evidence, given, folds < start), torch.arange(len(given), device=given.device)
     for index in range(start, config.episodes):
         fold = folds == index % config.folds
-        learnt = torch.nonzero(~fold & (given >= 0) if index == 0 else ~fold)[:, 0]
+        learnable = labelled(given) if index == 0 else rows
+        learnt = learnable[~fold[learnable]]
         assessed = torch.nonzero(fold | (folds > index))[:, 0]
-        trained = task.train_on_targets(learnt, beliefs.__getitem__, index, robust=index == 0)
+        trained = task.train_on_targets(
+            learnt, beliefs.__getitem__, index, robust=index == 0, stretch=len(learnable) / len(learnt)
+        )
         votes = poll_uncertain(trained.features, learnt, beliefs, config.k, task.search, assessed)
         voted = voted.index_copy(0, assessed, votes.winner)
         distances = distances.index_copy(0, assessed, votes.distances)

@@ -25,7 +25,7 @@ from noisyknn.observer import Observer
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
 from noisyknn.training.memory import Memory
-from noisyknn.training.schedule import CYCLE, cyclic_rate, image_size, learning_rate
+from noisyknn.training.schedule import CYCLE, cyclic_rate, image_size, learning_rate, stretched
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -151,22 +151,24 @@ class Trainer:
             return self.carry_out(dataclasses.replace(plan, epochs=epochs, rate=rate, ranked_from=plan.epochs), episode)
         return self.carry_out(self.plan(labels, gamma), episode)
 
-    def on_targets(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
+    def on_targets(
+        self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool, stretch: float
+    ) -> Trained:
         """Train a new network on the samples `rows` (R,), of which each may belong to several classes.
 
         `targets` gives the probabilities (B, C) of samples (B,); the loss is the expected one, that of the
         configuration where it has to be `robust` to wrong labels, else cross-entropy. The cumulative losses
-        are those on the given labels, where there are any. An epoch is as many images as there are samples: where
-        `rows` are fewer, each is seen as many times more often. Raises MachineError as `__call__` does.
+        are those on the given labels, where there are any. There are `stretch` times the epochs of the configuration,
+        and the schedule keeps its shape. Raises MachineError as `__call__` does.
         """
         loss = _loss(self.config) if robust else cross_entropy
-        config = stretched(self.config, len(self.given_labels) / len(rows))
 
         def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             given, expected = self.given_labels[samples], expected_loss(logits, targets(samples), loss)
             return expected, torch.where(given >= 0, loss(logits, given.clamp_min(0)), expected)
 
-        return self.carry_out(_plan(rows, losses, config), episode)
+        epochs, rate = stretched(self.config.epochs, stretch), partial(learning_rate, self.config, stretch=stretch)
+        return self.carry_out(Plan(rows=rows, objective=Fixed(losses), epochs=epochs, rate=rate), episode)
 
     def carry_out(self, plan: Plan, episode: int) -> Trained:
         """Train a new network as the plan says; raises MachineError as `__call__` does."""
@@ -187,7 +189,12 @@ class Trainer:
         def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             return mixed_loss(logits, labels[samples], given[samples], gamma, loss)
 
-        return _plan(torch.nonzero(labels >= 0)[:, 0], losses, self.config)
+        return Plan(
+            rows=torch.nonzero(labels >= 0)[:, 0],
+            objective=Fixed(losses),
+            epochs=self.config.epochs,
+            rate=partial(learning_rate, self.config),
+        )
 
     def _fit(self, plan: Plan, episode: int) -> tuple[Backbone, Tensor]:
         """Train a new network as the plan says; returns it with the cumulative losses (N,)."""
@@ -306,17 +313,6 @@ class Trainer:
 
     def _diverged(self, where: str) -> MachineError:
         return MachineError(f"training diverged in {where}; try a lower --lr than {self.config.lr:g}")
-
-
-def stretched(config: Config, factor: float) -> Config:
-    """`config` with that many times its epochs, the schedule keeping its shape."""
-    drops = tuple(max(1, round(drop * factor)) for drop in config.drops)
-    return dataclasses.replace(config, epochs=max(1, round(config.epochs * factor)), drops=drops)
-
-
-def _plan(rows: Tensor, losses: Losses, config: Config) -> Plan:
-    """By the configuration alone."""
-    return Plan(rows=rows, objective=Fixed(losses), epochs=config.epochs, rate=partial(learning_rate, config))
 
 
 def _batch_count(samples: int, batch_size: int) -> int:

@@ -49,13 +49,18 @@ def cyclic_rate(config: Config, epoch: int, progress: float) -> float:
     return config.lr * (1 - 0.9 * done)
 
 
-def learning_rate(config: Config, epoch: int, progress: float) -> float:
-    """Rate of the step that comes when `progress`, from 0 to 1, of the epoch is done.
+def stretched(epochs: int, factor: float) -> int:
+    """That many times as many epochs, one at least."""
+    return max(1, round(epochs * factor))
+
+
+def learning_rate(config: Config, epoch: int, progress: float, stretch: float = 1.0) -> float:
+    """Rate of the step that comes when `progress`, from 0 to 1, of the epoch is done, of `stretch` times as many.
 
     ``step``: divided by 10 at each of `config.drops`, epochs counted from 0. ``one-cycle`` (Smith and Topin 2019):
     linear from near 0 up to `config.lr` in the first quarter of the episode, linear down to 0 in the rest.
     """
     if config.schedule == "step":
-        return config.lr * 0.1 ** sum(epoch >= drop for drop in config.drops)
-    done = (epoch + progress) / config.epochs
+        return config.lr * 0.1 ** sum(epoch >= stretched(drop, stretch) for drop in config.drops)
+    done = (epoch + progress) / stretched(config.epochs, stretch)
     return config.lr * min(max(done, LEAST_DONE) / WARM_UP, (1 - done) / (1 - WARM_UP))

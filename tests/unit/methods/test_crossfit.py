@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
+from noisyknn.errors import InputError
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Episode, Task
 from noisyknn.methods.crossfit import crossfit, deal
@@ -24,8 +25,12 @@ class Network:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Tensor, int, bool]] = []
+        self.stretches: list[float] = []
 
-    def __call__(self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool) -> Trained:
+    def __call__(
+        self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool, stretch: float
+    ) -> Trained:
+        self.stretches.append(stretch)
         self.calls.append((rows, targets(torch.arange(len(TRUTH))), episode, robust))
         generator = torch.Generator().manual_seed(episode)
         features = 2 * torch.eye(3)[TRUTH] + 0.5 * torch.randn(len(TRUTH), 3, generator=generator)
@@ -85,6 +90,32 @@ def test_the_first_networks_learn_no_sample_that_they_judge() -> None:
     assert network.calls[1][0].tolist() == torch.nonzero(folds == 0)[:, 0].tolist()
     before, after = (episode.correction.evidence[folds == 0].float() for episode in (first, second))
     torch.testing.assert_close(after, before * (after.sum() / before.sum()), rtol=2e-3, atol=1e-3)
+
+
+def test_where_few_have_a_label_the_first_network_sees_them_no_more_often_than_others_see_theirs() -> None:
+    given, network = given_labels(), Network()
+    given[20:] = -1
+    list(crossfit(task_of(given, network, replace(CONFIG, folds=4)), None))
+    assert network.stretches == pytest.approx([4 / 3] * 4, rel=0.02)
+    assert [len(rows) for rows, *_ in network.calls] == [15, 90, 90, 90]
+
+
+@pytest.mark.parametrize(("different", "folds"), [(1, 4), (2, 4), (3, 2), (5, 6)])
+def test_too_few_different_images_are_refused(different: int, folds: int) -> None:
+    task = replace(
+        task_of(given_labels(), Network(), replace(CONFIG, folds=folds, episodes=folds)),
+        digests=torch.arange(len(TRUTH)) % different,
+    )
+    with pytest.raises(InputError, match=f"for --folds {folds}: {different}, of which {different} have"):
+        list(crossfit(task, None))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 4])
+def test_as_few_different_images_as_can_be(folds: int) -> None:
+    task = replace(
+        task_of(given_labels(), Network(), replace(CONFIG, folds=folds)), digests=torch.arange(len(TRUTH)) % 4
+    )
+    assert len(list(crossfit(task, None))) == 4
 
 
 def test_networks_are_made_equally_sure_by_labels_that_they_have_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from noisyknn.errors import MachineError
 from noisyknn.models.backbone import Backbone, BackboneSpec, Tap
 from noisyknn.models.factory import build_backbone
 from noisyknn.training import episode as episode_module
-from noisyknn.training.episode import EpochReport, Plan, Trained, Trainer, stretched
+from noisyknn.training.episode import EpochReport, Plan, Trained, Trainer
 
 CPU = torch.device("cpu")
 SAMPLES, CLASSES, SIZE = 40, 3, 8
@@ -498,7 +498,9 @@ def certain(labels: Tensor) -> Callable[[Tensor], Tensor]:
 def test_targets_that_are_certain_are_trained_on_as_labels_are() -> None:
     config = make_config(optimizer="sgd")
     as_labels = make_trainer(config, given=OTHERS)(LABELS, 0.0, 0)
-    as_targets = make_trainer(config, given=OTHERS).on_targets(torch.arange(SAMPLES), certain(LABELS), 0, robust=True)
+    as_targets = make_trainer(config, given=OTHERS).on_targets(
+        torch.arange(SAMPLES), certain(LABELS), 0, robust=True, stretch=1
+    )
     torch.testing.assert_close(as_targets.features, as_labels.features, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(as_targets.log_probabilities, as_labels.log_probabilities, atol=1e-2, rtol=1e-2)
     assert not torch.equal(as_targets.cumulative_loss, as_labels.cumulative_loss)  # of the given labels
@@ -508,7 +510,9 @@ def test_the_loss_that_is_kept_is_that_of_the_given_labels() -> None:
     config = make_config(epochs=1, batch_size=SAMPLES, optimizer="sgd", **NO_AUGMENTATION)
     given = OTHERS.clone()
     given[::4] = -1
-    found = make_trainer(config, given=given).on_targets(torch.arange(SAMPLES), certain(LABELS), 0, robust=True)
+    found = make_trainer(config, given=given).on_targets(
+        torch.arange(SAMPLES), certain(LABELS), 0, robust=True, stretch=1
+    )
     logits = new_model().train()(normalised())
     losses = losses_by_hand(logits, torch.where(given >= 0, given, LABELS)).detach()
     torch.testing.assert_close(found.cumulative_loss.double(), losses - losses.mean(), atol=1e-3, rtol=1e-3)
@@ -517,20 +521,18 @@ def test_the_loss_that_is_kept_is_that_of_the_given_labels() -> None:
 def test_a_loss_that_need_not_be_robust_is_cross_entropy() -> None:
     rows, targets = torch.arange(SAMPLES), certain(LABELS)
     robust, plain = (
-        make_trainer(make_config()).on_targets(rows, targets, 0, robust=it).features for it in (True, False)
+        make_trainer(make_config()).on_targets(rows, targets, 0, robust=it, stretch=1).features for it in (True, False)
     )
-    as_ce = make_trainer(make_config(loss="ce")).on_targets(rows, targets, 0, robust=True).features
+    as_ce = make_trainer(make_config(loss="ce")).on_targets(rows, targets, 0, robust=True, stretch=1).features
     assert not torch.equal(robust, plain)
     assert torch.equal(as_ce, plain)
 
 
-def test_half_of_the_samples_are_seen_twice_as_often_by_a_schedule_of_the_same_shape() -> None:
-    diary = Diary()
-    make_trainer(make_config(), diary=diary).on_targets(torch.arange(0, SAMPLES, 2), certain(LABELS), 0, robust=True)
+def test_targets_are_learnt_for_as_many_times_the_epochs_as_asked_for() -> None:
+    diary, rows = Diary(), torch.arange(0, SAMPLES, 2)
+    make_trainer(make_config(), diary=diary).on_targets(rows, certain(LABELS), 0, robust=True, stretch=2)
     assert diary.stages == [("episode 1 of 2", 6 * 20, "images")]
     assert [report.epoch for report in diary.reports] == list(range(6))
-    longer = stretched(make_config(epochs=5, drops=(2, 4)), 1.5)
-    assert (longer.epochs, longer.drops) == (8, (3, 6))
 
 
 def test_log_probabilities_are_those_of_the_network_averaged_over_mirror_images() -> None:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from noisyknn.config import PRESETS, make_config
-from noisyknn.training.schedule import cyclic_rate, image_size, learning_rate, smaller_sizes
+from noisyknn.training.schedule import cyclic_rate, image_size, learning_rate, smaller_sizes, stretched
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,16 @@ def test_one_cycle_by_hand() -> None:
     places = [(0, 0.0), (0, 0.5), (1, 0.0), (2, 0.0), (5, 0.0), (7, 0.5)]
     rates = [learning_rate(config, *place) for place in places]
     assert rates == pytest.approx([0.012, 0.075, 0.15, 0.3, 0.15, 0.025])
+
+
+@pytest.mark.parametrize("schedule", ["step", "one-cycle"])
+def test_stretched_a_schedule_keeps_its_shape(schedule: str) -> None:
+    config = make_config({"schedule": schedule, "epochs": 5, "drops": [2, 4]})
+    longer = make_config({"schedule": schedule, "epochs": 8, "drops": [3, 6]})
+    for epoch in range(8):
+        assert learning_rate(config, epoch, 0.3, stretch=1.5) == learning_rate(longer, epoch, 0.3)
+    assert stretched(5, 1.5) == 8
+    assert stretched(1, 0.1) == 1
 
 
 @pytest.mark.parametrize(
