@@ -149,10 +149,10 @@ def _run(job: Job, run: runs.RunDirectory, model_file: Path | None, observer: Ob
     trainer = _trainer(store, rows, job, run, progress, observer)
     task = _task(trainer, store.digests[rows], len(table.classes))
     last = _episodes(trainer, task, run, progress)
-    if model_file is not None:
-        model = _final_network(trainer, task, last)
-        write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
     outcome = _verdict(trainer, last, rows, store)
+    if model_file is not None:
+        model = _final_network(trainer, task, last, torch.from_numpy(outcome.labels[rows]).to(trainer.device))
+        write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
     about = {"seconds": round(time.monotonic() - started, 1), "config": dataclasses.asdict(config)}
     return Result(
         table=fixed_table(table, outcome),
@@ -215,13 +215,13 @@ def _task(trainer: Trainer, digests: Labels, classes: int) -> Task:
     )
 
 
-def _final_network(trainer: Trainer, task: Task, last: Episode) -> Backbone:
-    """The classifier that the method ends with."""
+def _final_network(trainer: Trainer, task: Task, last: Episode, corrected: Tensor) -> Backbone:
+    """The classifier that the method ends with, or one that learns the `corrected` labels (N,)."""
     if last.network is not None:
         return last.network
     if task.config.method in FINAL_TRAININGS:
         return FINAL_TRAININGS[task.config.method](task, last).model
-    return trainer.fit(last.correction.labels, 0.0, task.config.episodes)[0]  # Algorithm 1, line 13
+    return trainer.fit(corrected, 0.0, task.config.episodes)[0]  # Algorithm 1, line 13
 
 
 def _episodes(trainer: Trainer, task: Task, run: runs.RunDirectory, progress: Progress) -> Episode:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -22,6 +23,8 @@ import noisyknn
 from noisyknn import pipeline
 from noisyknn.models.model_file import load_model
 from noisyknn.results import NEW_COLUMNS
+from noisyknn.training.episode import Trainer
+from noisyknn.trust.decide import Verdict, decide
 from tests.cli.conftest import Cli
 from tests.small_data import FAST_SETTINGS, as_options, contents
 
@@ -296,6 +299,34 @@ def test_a_saved_model_can_be_loaded_and_started_from(clean: Cli, data: Path, fi
     assert clean("--weights", file, "--out", data / "out" / "warm.csv").code == 0
     assert (data / "out" / "warm.csv").read_bytes() != fixed.read_bytes()
     assert "does not fit cnn5" in clean("--weights", file, "--width", 1, "--out", data / "out" / "x.csv").stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--method", "iterknn"], ["--policy", "paper"]])
+def test_a_saved_model_learns_the_labels_of_the_table(
+    clean: Cli, data: Path, fixed: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = []
+
+    def remember(trainer: Trainer, labels: torch.Tensor, gamma: float, episode: int) -> object:
+        learnt.append((labels, gamma, episode))
+        return fit(trainer, labels, gamma, episode)
+
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", remember)
+    # one label is changed by hand in each, so that what is learnt cannot be what an episode ended with
+    monkeypatch.setattr("noisyknn.pipeline.decide", lambda *arguments: swapped(decide(*arguments)))
+    assert clean(*options, "--save-model", data / "out" / "model.safetensors").code == 0
+    ((labels, gamma, episode),) = learnt
+    names = pd.read_csv(fixed)["corrected_label"]
+    assert [["blue", "green", "red"][label] for label in labels.tolist()] == names.tolist()
+    assert (gamma, episode) == (0, 2)
+
+
+def swapped(verdict: Verdict) -> Verdict:
+    """With another label for the first sample."""
+    labels = verdict.labels.clone()
+    labels[0] = (labels[0] + 1) % 3
+    return dataclasses.replace(verdict, labels=labels)
 
 
 def test_a_model_is_the_same_for_the_same_seed(clean: Cli, data: Path) -> None:
