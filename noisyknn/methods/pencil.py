@@ -76,10 +76,10 @@ class PencilObjective:
 
     def __init__(self, given: Tensor, classes: int, config: Config) -> None:
         self._given, self._stages = given, Stages.of(config.epochs)
-        self._compatibility_weight = config.compatibility_weight * CLASSES / classes
+        self.compatibility_weight = config.compatibility_weight * CLASSES / classes
         self._entropy_weight = config.entropy_weight
         moved = self._stages.second - self._stages.first
-        self._label_rate = config.label_rate * classes / CLASSES / BATCH * SECOND_EPOCHS / moved
+        self.label_rate = config.label_rate * classes / CLASSES / BATCH * SECOND_EPOCHS / moved
         self.label_logits = SURE * F.one_hot(given.clamp_min(0), classes).float()
         self.state = {"label_logits": self.label_logits}
         self._before = self.label_logits
@@ -107,9 +107,9 @@ class PencilObjective:
         """A gradient step of the label logits of samples (B,), from the network's log-probabilities (B, C)."""
         z = self._before[samples].requires_grad_()
         compatibility = cross_entropy(z.softmax(1), given)
-        total = (_divergence(logs, z) + self._compatibility_weight * compatibility).sum()
+        total = (_divergence(logs, z) + self.compatibility_weight * compatibility).sum()
         (gradient,) = torch.autograd.grad(total, z)
-        self.label_logits[samples] = self._before[samples] - self._label_rate * gradient
+        self.label_logits[samples] = self._before[samples] - self.label_rate * gradient
 
 
 def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from noisyknn.config import Config
 from noisyknn.errors import UsageError
 from noisyknn.methods.pencil import PencilObjective, Stages, pencil
+from noisyknn.presets import overridden, preset_settings
 from noisyknn.training.episode import Plan, Trained
 from tests.unit.methods.helpers import make_task, trained_of
 
@@ -26,6 +27,13 @@ def softmax(values: list[float]) -> list[float]:
 def slow_divergence(said: list[float], z: list[float]) -> float:
     labels = softmax(z)
     return sum(p * (math.log(p) - math.log(q)) for p, q in zip(said, labels, strict=True)) / len(said)
+
+
+def test_on_clothing1m_weights_and_steps_are_the_authors() -> None:
+    settings, _ = preset_settings("clothing1m", method="pencil", rows=10**6, classes=14, size=256, grey=False, gpu=True)
+    found = PencilObjective(torch.arange(14), 14, overridden(settings, {"method": "pencil"}))
+    assert found.compatibility_weight == pytest.approx(0.08)
+    assert found.label_rate == pytest.approx(3000 / 64)  # their loss is a mean over a batch: each moves by λ / 64
 
 
 def test_the_first_stage_is_cross_entropy() -> None:
