@@ -63,5 +63,5 @@ def _gpu(index: int) -> dict[str, Any]:
         "name": torch.cuda.get_device_name(index),
         "memory_gib": round(total / GIB, 1),
         "free_gib": round(free / GIB, 1),
-        "bf16": torch.cuda.is_bf16_supported(),
+        "bf16": wants_bf16("auto", torch.device("cuda", index)),
     }

@@ -4,6 +4,7 @@ Shapes: N samples, stored images of S x S pixels, B images of a batch, P x P pix
 Every function draws from the generator it is given, so a batch depends on nothing else.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,7 @@ class Pixels:
     def ahead(self, batches: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
         """What `make`, which is `plain` or `augmented`, makes of each batch of samples, in turn.
 
-        Where images come from a disk, or from host memory to a GPU, the next batch is made while one is in use.
+        Where images come from a disk, or from host memory to a GPU, another thread makes the next batch meanwhile.
         """
         if self.read_ahead is None and self.images.device == self.mean.device:
             yield from map(make, batches)
@@ -75,7 +76,7 @@ class Pixels:
         margin = (self.images.shape[1] - self.size) // 2
         rows = self.rows[samples].to(self.images.device)
         batch = self.images[rows, margin : margin + self.size, margin : margin + self.size]
-        return self._normalised(batch.to(self.mean.device, torch.float32) / 255)
+        return self._normalised(batch.to(self.mean.device).float() / 255)  # bytes travel, not floats
 
     def augmented(self, samples: Tensor, size: int, config: Config, generator: torch.Generator) -> Tensor:
         """Random crop, flip, affine map and colour jitter of these samples (B,), made `size` <= P pixels high and wide.
@@ -85,7 +86,7 @@ class Pixels:
         batch = crop_and_flip(self.images, self.rows[samples], self.size, config.crop_padding, config.flip, generator)
         if size < self.size:
             batch = shrunk(batch, size)
-        batch = batch.to(self.mean.device, torch.float32) / 255
+        batch = batch.to(self.mean.device).float() / 255
         if config.jitter > 0:
             batch = color_jitter(batch, config.jitter, generator)
         batch = self._normalised(batch)
@@ -146,11 +147,17 @@ def affine(batch: Tensor, rotation: float, translation: float, generator: torch.
     return F.grid_sample(batch, grid, align_corners=False).contiguous(memory_format=torch.channels_last)
 
 
+@functools.cache  # a GPU would be waited for each time
+def _luma(device: torch.device) -> Tensor:
+    """Weights (3,) of red, green and blue in luma, those of ITU-R BT.601, as in torchvision."""
+    return torch.tensor([0.299, 0.587, 0.114], device=device)
+
+
 def color_jitter(batch: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Scale brightness, contrast and saturation of (B, P, P, 3), values 0 to 1, by factors of 1 ± `strength`."""
     draws = torch.rand(3, len(batch), 1, 1, 1, generator=generator, device=generator.device).to(batch.device)
     bright, contrast, saturation = 1 + strength * (draws * 2 - 1)
-    grey = batch.new_tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as in torchvision
+    grey = _luma(batch.device)
     batch = batch * bright
     average = (batch @ grey).mean((1, 2))[:, None, None, None]
     batch = torch.lerp(average, batch, contrast)

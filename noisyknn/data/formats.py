@@ -131,7 +131,7 @@ def without_views(frame: pd.DataFrame) -> pd.DataFrame:
 def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
     """Write `frame` as Parquet; raises InputError where a column has no type that Parquet knows."""
     try:
-        table = pa.Table.from_pandas(frame)
+        table = pa.Table.from_pandas(frame, preserve_index=False)  # no column; CSV does not keep it either
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"the table cannot be stored as Parquet, write CSV instead: {error}") from error
     pq.write_table(_readable_by_pandas(table), file)

@@ -48,8 +48,11 @@ class ImageStore:
         In host memory it is a view of the store, not a copy; callers then move each batch.
         """
         host = torch.from_numpy(self.images)
-        if device.type == "cuda" and self.images.nbytes <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
-            return host.to(device)
+        if device.type == "cuda":
+            # what an earlier run in this process used is free, though torch keeps it
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            if self.images.nbytes <= _GPU_SHARE * (torch.cuda.mem_get_info(device)[0] + kept):
+                return host.to(device)
         return host
 
     @property

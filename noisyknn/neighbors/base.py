@@ -17,8 +17,9 @@ SPARE = 8
 """Candidates asked for beyond k + 1, so that rounding in a search cannot push a true neighbour out."""
 QUERIES = 4096
 """Most samples of one tile."""
-TILE_ELEMENTS = 1 << 20
-"""Size of the largest temporary tensor of this module, in elements: 4 MiB of float32, which caches like."""
+TILE_ELEMENTS, GPU_TILE_ELEMENTS = 1 << 20, 1 << 26
+"""Size of the largest temporary tensor, in elements: 4 MiB of float32, which caches like; on a GPU, which likes much
+work at once, 256 MiB."""
 
 
 class Search(Protocol):
@@ -76,7 +77,7 @@ def nearest(
     pool = features[references]
     centre = pool.mean(0)
     pool -= centre
-    tile_rows = max(1, min(QUERIES, TILE_ELEMENTS // count))
+    tile_rows = min(QUERIES, rows_of_tile(count, features.device))
     everyone = torch.arange(len(features), device=features.device) if samples is None else samples
     for tile in torch.split(everyone, tile_rows):
         rows = references[search(pool, features[tile] - centre, count)]  # (Q, count or more)
@@ -85,6 +86,11 @@ def nearest(
         squared[rows == tile[:, None]] = torch.inf
         order = squared.argsort(dim=1, stable=True)[:, :k]
         yield Neighbors(samples=tile, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
+
+
+def rows_of_tile(elements: int, device: torch.device) -> int:
+    """Rows of a tile, where each takes so many elements."""
+    return max(1, (GPU_TILE_ELEMENTS if device.type == "cuda" else TILE_ELEMENTS) // elements)
 
 
 def angular_distances(norms: Tensor, near: Neighbors, counts: Tensor) -> Tensor:
@@ -105,7 +111,7 @@ def angular_distances(norms: Tensor, near: Neighbors, counts: Tensor) -> Tensor:
 def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tensor:
     """Squared L2 distances (Q, count) from each of samples (Q,) to its rows (Q, count)."""
     width = features.shape[1]
-    tile_rows = max(1, TILE_ELEMENTS // (rows.shape[1] * width))
+    tile_rows = rows_of_tile(rows.shape[1] * width, features.device)
     squared = torch.empty(rows.shape, device=features.device)
     for each, near, result in zip(*(torch.split(part, tile_rows) for part in (samples, rows, squared)), strict=True):
         # index_select copies whole rows, several times faster than indexing by a matrix

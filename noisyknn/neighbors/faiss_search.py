@@ -1,4 +1,4 @@
-"""Neighbour candidates by faiss (Douze et al., The Faiss library): exact flat L2, on the GPU where faiss has one."""
+"""Neighbour candidates by faiss (Douze et al., The Faiss library): exact flat L2, on a GPU if features are on it."""
 
 import functools
 import importlib.util
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from noisyknn.errors import MachineError
+
+MOST_ON_GPU = 2048
+"""Neighbours that faiss can select on a GPU."""
 
 
 @functools.cache
@@ -25,15 +28,19 @@ def check_loads() -> None:
 
 
 def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Indices (Q, count) of the references (R, D) nearest to each query (Q, D) by L2."""
+    """Indices (Q, count) of the references (R, D) nearest to each query (Q, D) by L2.
+
+    Raises MachineError for more of them than faiss finds on a GPU.
+    """
     import faiss  # heavy, and an extra
 
     pool, query = (part.contiguous().cpu().numpy() for part in (references, queries))
-    resources = _gpu_resources()
-    if resources is None:
-        _, indices = faiss.knn(query, pool, count)
+    if references.is_cuda and hasattr(faiss, "StandardGpuResources"):
+        if count > MOST_ON_GPU:
+            raise MachineError(f"faiss finds no more than {MOST_ON_GPU:,} neighbours on a GPU; --search torch does")
+        _, indices = faiss.knn_gpu(_gpu_resources(), query, pool, count, device=references.get_device())
     else:
-        _, indices = faiss.knn_gpu(resources, query, pool, count)
+        _, indices = faiss.knn(query, pool, count)
     return torch.from_numpy(indices).to(references.device)
 
 
@@ -41,5 +48,4 @@ def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
 def _gpu_resources() -> Any:
     import faiss
 
-    has_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
-    return faiss.StandardGpuResources() if has_gpu else None
+    return faiss.StandardGpuResources()

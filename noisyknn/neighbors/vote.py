@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisyknn.neighbors.base import TILE_ELEMENTS, Search, angular_distances, nearest
+from noisyknn.neighbors.base import Search, angular_distances, nearest, rows_of_tile
 
 PSEUDO_VOTE = 0.5
 """Votes that every class has from the start (Jeffreys' prior), so that none is impossible."""
@@ -77,7 +77,7 @@ def soft_votes(beliefs: Tensor, rows: Tensor) -> Tensor:
 
     `beliefs` (N, C) are every sample's probabilities of the classes, `rows` (Q, k) the neighbours.
     """
-    tile_rows = max(1, TILE_ELEMENTS // (rows.shape[1] * beliefs.shape[1]))
+    tile_rows = rows_of_tile(rows.shape[1] * beliefs.shape[1], beliefs.device)
     return torch.cat([beliefs[near].float().sum(1) for near in torch.split(rows, tile_rows)])
 
 

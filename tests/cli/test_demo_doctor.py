@@ -22,7 +22,6 @@ def test_doctor_tells_what_the_machine_has_and_what_clean_would_choose(cli: Cli)
     assert 0 < report["memory_available_gib"] < 10_000
     assert report["versions"]["torch"] == torch.__version__
     assert report["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert len(report["gpus"]) == torch.cuda.device_count()
     choices = report["choices"]
     assert choices["precision"] in ("bf16", "fp32")
     assert choices["search"] in ("faiss", "torch")
@@ -49,6 +48,20 @@ def test_doctor_on_a_machine_without_gpu_bf16_and_faiss(cli: Cli, monkeypatch: p
         ["backbone", "cnn8"],
     ):
         assert row in cells
+
+
+def test_doctor_says_bf16_only_of_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # emulated, on the second
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(9, 0), (7, 5)][device.index])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (machine.GIB, 2 * machine.GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    rooms = {"memory_gib": 2.0, "free_gib": 1.0}
+    assert machine.examine()["gpus"] == [
+        {"name": "GPU 0", **rooms, "bf16": True},
+        {"name": "GPU 1", **rooms, "bf16": False},
+    ]
 
 
 def test_doctor_names_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

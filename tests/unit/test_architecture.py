@@ -28,7 +28,6 @@ LAYERS = (
     "metrics",
     "runs",
     "files",
-    "distributed",
     "observer",
     "config",
     "errors",

@@ -16,9 +16,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_readme_lists_every_command() -> None:
-    names = [command.name for command in cli.app.registered_commands]
+    names = [str(command.name) for command in cli.app.registered_commands]
     assert len(names) >= 5
     assert [name for name in names if f"| `noisyknn {name}` |" not in README] == []
+    rows = [line for line in README.splitlines() if line.startswith("| `noisyknn benchmark ")]
+    listed = set(re.findall(r"`(?:noisyknn benchmark )?(\w+)`", " ".join(row.split(" | ")[0] for row in rows)))
+    first, last = (int(name.removeprefix("fig")) for name in sorted(listed) if name.startswith("fig"))
+    listed |= {f"fig{number}" for number in range(first, last + 1)}  # `fig2` … `fig6`
+    (benchmark,) = cli.app.registered_groups
+    assert benchmark.typer_instance is not None
+    assert {command.name for command in benchmark.typer_instance.registered_commands} == listed
 
 
 def test_readme_explains_every_new_column_and_every_column_that_is_found_by_name() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -302,6 +303,14 @@ def test_parquet_keeps_nan_apart_from_null(tmp_path: Path) -> None:
     assert np.isnan(first)
     assert second is None
     assert third == 1.0
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.csv"])
+def test_rows_that_were_picked_from_a_larger_frame_gain_no_column(tmp_path: Path, name: str) -> None:
+    picked = pd.DataFrame({"path": ["a.png", "b.png"], "label": ["cat", "dog"]}).iloc[1:]
+    write_table(picked, tmp_path / name)
+    read = pq.read_table(tmp_path / name) if name.endswith("parquet") else pa.csv.read_csv(tmp_path / name)
+    assert read.to_pydict() == {"path": ["b.png"], "label": ["dog"]}
 
 
 def test_what_pandas_stored_as_an_index_is_a_column(tmp_path: Path) -> None:

@@ -229,6 +229,16 @@ def test_auto_takes_faiss_on_the_cpu_only() -> None:
     assert find_search("torch", CPU) is torch_search.search
 
 
+@NEEDS_FAISS
+def test_faiss_stays_on_the_cpu_where_the_features_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: pytest.fail("a GPU was used"), raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    assert faiss_search.search(points, points, 1)[:, 0].tolist() == list(range(20))
+
+
 def test_without_faiss_auto_takes_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: False)
     assert find_search("auto", CPU) is torch_search.search

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from noisyknn.neighbors import base, torch_search
-from noisyknn.neighbors import vote as vote_module
 from noisyknn.neighbors.vote import Votes, majority, poll, poll_uncertain, soft_votes
 
 
@@ -157,7 +156,7 @@ def test_votes_of_the_certain_are_counted(monkeypatch: pytest.MonkeyPatch) -> No
     generator = torch.Generator().manual_seed(0)
     labels, rows = (torch.randint(high, (40, 6), generator=generator) for high in (4, 40))
     beliefs = torch.nn.functional.one_hot(labels[:, 0], 4).half()
-    monkeypatch.setattr(vote_module, "TILE_ELEMENTS", 100)
+    monkeypatch.setattr("noisyknn.neighbors.base.TILE_ELEMENTS", 100)
     voices = labels[:, 0][rows]
     expected = [[row.count(label) for label in range(4)] for row in voices.tolist()]
     assert soft_votes(beliefs, rows).int().tolist() == expected
