@@ -70,7 +70,7 @@ class Config:
     episodes: int = 10
     """Rounds of training and correcting (Algorithm 1)."""
     epochs: int = 120
-    """Passes over the data in each episode."""
+    """Passes over the data in each episode; crossfit, which leaves a fold out, sees as many images in more passes."""
     batch_size: int = 512
     """Images per step of training."""
     optimizer: Literal["adam", "sgd", "muon"] = "adam"

@@ -63,9 +63,9 @@ def clean(
 
     `labels` is a CSV or Parquet file, a binary stream or a DataFrame; it is not modified. `settings` are fields of
     `noisyknn.config.Config`; they override those of the TOML file `config`, which override the `preset`.
-    `truth_column` is only reported on. `out`, `save_model`, `save_probabilities` (Parquet, `Result.probabilities`) and
-    `summary` are written whole or not at all; existing ones are refused without `overwrite`. An unfinished run of the
-    same input and settings is resumed.
+    `truth_column` is only reported on. `out`, `save_model`, `save_probabilities` (`Result.probabilities`) and `summary`
+    are written whole or not at all; existing ones are refused without `overwrite`. An unfinished run of the same input
+    and settings is resumed.
 
     Raises InputError, UsageError, MachineError and InterruptedRunError (see `noisyknn.errors`).
     """
@@ -111,7 +111,9 @@ def clean(
         except KeyboardInterrupt as error:
             raise InterruptedRunError(f"interrupted; the same command goes on from what {run.path} holds") from error
         except torch.OutOfMemoryError as error:
-            raise MachineError("the GPU has too little free memory; give a smaller --batch-size") from error
+            raise MachineError(
+                f"the GPU has too little free memory; give a smaller --batch-size (for a new run; {run.path} may go)"
+            ) from error
         run.finish(result.summary)
     return result
 

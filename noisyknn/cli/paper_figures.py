@@ -1,5 +1,6 @@
 """noisyknn benchmark fig2 to fig6: figures of the paper, drawn from a run on one's own images."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -65,20 +66,21 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
             out.mkdir(parents=True, exist_ok=True)
             files = {f"--out ({ending})": out / f"{name}.{ending}" for ending in ("csv", "png", "svg")}
             check_outputs(files, [labels], overwrite=overwrite)
-            study = prepare(
-                images,
-                labels,
-                column=label_column,
-                rows=rows,
-                noise=noise,
-                preset=preset,
-                settings=settings,
-                loss=kind.loss,
-                every=every or 1,
-                folder=out,
-                observer=observer,
-            )
-            points = kind.points(study)
+            with tempfile.TemporaryDirectory(dir=out, prefix="images-") as folder:  # for what memory has no room for
+                study = prepare(
+                    images,
+                    labels,
+                    column=label_column,
+                    rows=rows,
+                    noise=noise,
+                    preset=preset,
+                    settings=settings,
+                    loss=kind.loss,
+                    every=every or 1,
+                    folder=Path(folder),
+                    observer=observer,
+                )
+                points = kind.points(study)
             write_table(points, out / f"{name}.csv")
             config = study.trainer.config
             about = (f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", config.backbone)

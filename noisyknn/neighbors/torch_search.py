@@ -30,7 +30,7 @@ def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
 
 
 def search_coarsely(references: Tensor, norms: Tensor, queries: Tensor, count: int, tile_rows: int) -> Tensor:
-    """Indices (Q, up to 2 · count), the nearest among them for sure, by products in TF32, which tensor cores do.
+    """Indices (Q, up to 2 · count), the nearest among them but for float32's rounding, by TF32 on tensor cores.
 
     Both sides are rounded to TF32 first, so that what the products lose is known: |q·r - q̂·r̂| is at most
     |q - q̂| |r| + |q̂| |r - r̂|. Where the last candidate is farther than the count-th by more than both may have lost,

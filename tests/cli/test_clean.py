@@ -595,7 +595,7 @@ def test_a_gpu_that_is_too_small_is_told_with_its_cure(clean: Cli, monkeypatch: 
     monkeypatch.setattr("noisyknn.training.episode.Trainer.on_targets", fill)
     result = clean()
     assert result.code == 1
-    assert result.stderr.endswith("noisyknn: the GPU has too little free memory; give a smaller --batch-size\n")
+    assert "noisyknn: the GPU has too little free memory; give a smaller --batch-size (for a new run; " in result.stderr
 
 
 def test_a_run_directory_in_use_is_refused(clean: Cli, data: Path) -> None:
