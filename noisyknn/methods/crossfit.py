@@ -28,13 +28,17 @@ from torch.nn import functional as F
 
 from noisyknn.errors import InputError
 from noisyknn.methods.base import Correction, Episode, Task, labelled
+from noisyknn.methods.selknn import select_references
 from noisyknn.neighbors.vote import poll_uncertain
 from noisyknn.trust.calibration import CREDIT_IN_TRAINING, aligned, calibrate, noise_rate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
-LEAST_LEARNT = 2
-"""Labelled images that the first network must learn: neighbours are found among two or more."""
+CLEAR = 0.5
+"""Share of each class, of smallest cumulative loss as in SelKNN, to which distances are measured: images of no class,
+which a network learns last, do not vouch for each other."""
+LEAST_LEARNT = 3
+"""Labelled images that the first network must learn: two of them are clear, and neighbours are found among two."""
 
 
 def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
@@ -67,7 +71,9 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         trained = task.train_on_targets(
             learnt, beliefs.__getitem__, index, robust=index == 0, stretch=len(learnable) / len(learnt)
         )
-        votes = poll_uncertain(trained.features, learnt, beliefs, config.k, task.search, assessed)
+        classes = torch.full_like(given, -1).index_copy(0, learnt, beliefs[learnt].argmax(1))
+        clear = select_references(classes, trained.cumulative_loss, CLEAR, None)
+        votes = poll_uncertain(trained.features, learnt, clear, beliefs, config.k, task.search, assessed)
         voted = voted.index_copy(0, assessed, votes.winner)
         distances = distances.index_copy(0, assessed, votes.distances)
         mixed = tiled(_mixed, trained.log_probabilities[assessed], votes.log_shares)

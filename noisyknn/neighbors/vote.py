@@ -55,17 +55,21 @@ def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
 
 
 def poll_uncertain(
-    features: Tensor, references: Tensor, beliefs: Tensor, k: int, search: Search, samples: Tensor
+    features: Tensor, references: Tensor, clear: Tensor, beliefs: Tensor, k: int, search: Search, samples: Tensor
 ) -> Votes:
     """Let the k nearest references (R,) of `samples` (S,) vote, each with its probabilities of the classes.
 
-    `features` (N, D); `beliefs` (N, C). The votes are of the S samples, in their order.
+    `features` (N, D); `beliefs` (N, C). The votes are of the S samples, in their order. Their distances are those to
+    the references that are `clear` (R',), two or more.
     """
-    shares, distances = [], []
+    shares = [
+        log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1])
+        for near in nearest(features, references, k, search, samples)
+    ]
+    distances = []
     norms = features.float().norm(dim=1)
-    sizes = beliefs[references].sum(0, dtype=torch.float32)
-    for near in nearest(features, references, k, search, samples):
-        shares.append(log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1]))
+    sizes = beliefs[clear].sum(0, dtype=torch.float32)
+    for near in nearest(features, clear, k, search, samples):
         own = beliefs[near.samples].argmax(1)
         distances.append(angular_distances(norms, near, sizes[own].clamp_min(1)))
     log_share = torch.cat(shares)

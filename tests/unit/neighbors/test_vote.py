@@ -109,7 +109,8 @@ def test_a_sample_is_as_far_as_the_neighbours_that_its_class_has() -> None:
     whole = (math.sin(0.05) + math.sin(0.1) + math.sin(0.15) + math.sin(1.0)) / 2  # chords are twice the sine
     assert votes.distances[0].item() == pytest.approx(whole, rel=1e-4)
     beliefs = torch.nn.functional.one_hot(torch.tensor(labels), 3).half()
-    soft = poll_uncertain(features, torch.arange(6), beliefs, 4, torch_search.search, torch.arange(6))
+    everyone = torch.arange(6)
+    soft = poll_uncertain(features, everyone, everyone, beliefs, 4, torch_search.search, everyone)
     torch.testing.assert_close(soft.distances, votes.distances)
 
 
@@ -135,7 +136,8 @@ def test_the_uncertain_vote_on_the_samples_that_are_asked_for() -> None:
     features, beliefs = torch.randn(40, 3, generator=generator), torch.rand(40, 3, generator=generator)
     beliefs /= beliefs.sum(1, keepdim=True)
     references, samples = torch.arange(0, 40, 2), torch.tensor([7, 3, 8])
-    votes = poll_uncertain(features, references, beliefs, 5, torch_search.search, samples)
+    clear = references[3:]
+    votes = poll_uncertain(features, references, clear, beliefs, 5, torch_search.search, samples)
     unit = features / features.norm(dim=1, keepdim=True)
     for place, sample in enumerate(samples.tolist()):
         others = references[references != sample]
@@ -143,6 +145,8 @@ def test_the_uncertain_vote_on_the_samples_that_are_asked_for() -> None:
         expected = ((beliefs[near].sum(0) + 0.5) / 6.5).log()
         torch.testing.assert_close(votes.log_shares[place].float(), expected, atol=2e-3, rtol=0)
         assert votes.winner[place] == expected.argmax()
+        others = clear[clear != sample]
+        near = others[(features[others] - features[sample]).norm(dim=1).argsort()[:5]]
         assert votes.distances[place] == pytest.approx(float((unit[near] - unit[sample]).norm(dim=1).mean()), rel=1e-5)
 
 
