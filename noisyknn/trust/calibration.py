@@ -7,7 +7,7 @@ Symbols: N samples, C classes, y true class, ỹ given label.
 The temperature τ, the class offsets b and the noise P(ỹ | x, y) (`noisyknn.trust.noise_model`) are those under which
 the given labels are likeliest, found by expectation maximisation (Dempster et al. 1977) for the transition matrix and
 gradient steps for τ and b: temperature scaling (Guo et al. 2017) seen through label noise, as in the forward
-correction of Patrini et al. (2017).
+correction of Patrini et al. (2017). Weak priors hold b, T and the classes' sizes where labels say little.
 
 Much noise and sharp evidence explain labels almost as well as little noise and blurred evidence. Evidence that has seen
 the labels of others, which others have learnt, or that has learnt people's habits, errs towards little noise. So of all
@@ -26,6 +26,9 @@ from noisyknn.trust.noise_model import LEAST, NoiseModel, posterior, reestimated
 
 OFFSET_SPREAD = 0.5
 """Standard deviation of the Gaussian prior of class offsets, which keeps rare classes from being explained away."""
+SIZES = 0.05
+"""Weight, per label, of the Kullback-Leibler divergence of the classes' sizes from those among the given labels. Of two
+classes that are often confused labels hardly say which is the larger, and one must not swallow the other."""
 SCALE_SPREAD = 0.5
 """Standard deviation of the Gaussian prior of the logarithm of how sure a network is, relative to the others."""
 ALIGNMENTS = 2
@@ -292,6 +295,8 @@ def _maximised(start: Calibration, noise: NoiseModel, evidence: Tensor, given: T
         prior = (scale.exp() * evidence + offsets).softmax(1)
         likelihood = noise.likelihood(prior, given) if same_everywhere is None else same_everywhere
         value = _loss(prior, likelihood) + offsets.square().sum() / (2 * OFFSET_SPREAD**2 * len(given))
+        sizes = prior.mean(0).clamp_min(LEAST).log()
+        value = value + SIZES * torch.nn.functional.kl_div(sizes, start.chances, reduction="sum")
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
