@@ -8,7 +8,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
@@ -336,8 +336,10 @@ def _checked(option: str, value: object, hint: object) -> object:
         return value
     elif hint is int and isinstance(value, Integral):
         return int(value)
-    elif hint is float and isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST:  # nan is not
-        return float(value)
+    elif hint is float and isinstance(value, Real):
+        number = int(value) if isinstance(value, Integral) else float(value)  # some whole numbers are too large for one
+        if -_LARGEST <= number <= _LARGEST:  # nan is not
+            return float(number)
     raise UsageError(f"{option} {value!r} is not {_in_words(hint)}")
 
 

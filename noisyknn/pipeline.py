@@ -92,8 +92,9 @@ def clean(
     }
     runs.refuse_inside(run_folder, outputs)
     check_outputs(outputs, [source if isinstance(source, Path) else None, config_file], overwrite=overwrite)
-    if table_file is not None:
-        format_of(table_file, table_format, "--out")
+    for option, file in (("--out", table_file), ("--save-probabilities", probability_file)):
+        if file is not None:
+            format_of(file, table_format, option)
     table = read_labels(source, path_column=path_column, label_column=label_column, chosen_format=table_format)
     overrides = {**(read_config(config_file) if config_file else {}), **settings}
     job = prepare(table, folder, truth_column, preset, overrides, observer)
@@ -103,7 +104,7 @@ def clean(
             with threads(thread_count(job.config)):
                 result = _run(job, run, model_file, observer)
             if probability_file is not None:
-                write_table(result.probabilities, probability_file, chosen_format="parquet")
+                write_table(result.probabilities, probability_file, chosen_format=table_format)
             if summary_file is not None:
                 write_json(summary_file, result.summary)
             if target is not None:
@@ -302,7 +303,7 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
         voted=over_all(correction.voted, -1),
         left_out=over_all(left_out, 0),
         doubt=calibration.doubt,
-        flips=expected_counts(posterior[labelled], given[labelled]).double().cpu().numpy(),
+        flips=expected_counts(known[labelled], given[labelled]).double().cpu().numpy(),
         readable=store.readable,
     )
 

@@ -205,6 +205,8 @@ def test_the_summary_holds_the_figures_of_the_run(clean: Cli, data: Path, fixed:
         {"before": scores.mean(), "after": table["confidence"].mean()}, abs=1e-5
     )
     assert 0 <= summary["no_class"] < 5
+    flipped = sum(flip["rows"] for flip in summary["flips"])
+    assert flipped + summary["no_class"] <= 48 * summary["estimated_noise_rate"] + 0.5  # none counts twice
     assert 0 <= summary["doubt"] <= 0.5
     assert f"images of no class, expected  │ {summary['no_class']:,.0f} " in result.stderr
     assert 0 <= summary["truth"].pop("calibration_error") < 0.5
@@ -273,6 +275,13 @@ def test_too_much_noise_ends_with_a_code_of_its_own(clean: Cli, fixed: Path, lim
     rate = json.loads(file.read_text())["estimated_noise_rate"]
     told = f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise 0\n"
     assert result.stderr.endswith(told) == (code == 4)
+
+
+def test_a_limit_of_noise_is_qualified_where_networks_have_seen_the_labels(clean: Cli) -> None:
+    doubt = "--max-noise: the networks of --method ce have seen the labels, so that noise is under-estimated\n"
+    assert doubt in clean("--method", "ce", "--max-noise", 1).stderr
+    assert "under-estimated" not in clean("--method", "ce", "--overwrite").stderr
+    assert "under-estimated" not in clean("--max-noise", 1, "--overwrite").stderr
 
 
 def test_every_vote_is_applied_where_the_paper_is_followed(clean: Cli, data: Path, fixed: Path) -> None:

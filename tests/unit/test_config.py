@@ -62,6 +62,7 @@ def test_a_loss_of_no_weight_is_refused() -> None:
     [
         ("lr", 1, 1.0),
         ("lr", 0.5, 0.5),
+        ("lr", np.float32(0.5), 0.5),
         ("epochs", 3, 3),
         ("epochs", np.int64(3), 3),
         ("seed", 2**32 - 1, 2**32 - 1),
