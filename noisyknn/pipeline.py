@@ -113,7 +113,7 @@ def clean(
             raise InterruptedRunError(f"interrupted; the same command goes on from what {run.path} holds") from error
         except torch.OutOfMemoryError as error:
             raise MachineError(
-                f"the GPU has too little free memory; give a smaller --batch-size (for a new run; {run.path} may go)"
+                f"the GPU has too little free memory; give a smaller --batch-size for a new run, and remove {run.path}"
             ) from error
         run.finish(result.summary)
     return result

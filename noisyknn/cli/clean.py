@@ -285,8 +285,8 @@ def clean(
     if not quiet:
         _show(result.summary, [out, save_model, save_probabilities, summary])
     rate, used = result.summary["estimated_noise_rate"], result.summary["config"]["method"]
-    if max_noise is not None and used != "crossfit":
-        note(f"--max-noise: the networks of --method {used} have seen the labels, so that noise is under-estimated")
+    if max_noise is not None and used != "crossfit" and not quiet:
+        note(f"--max-noise: the networks of --method {used} have seen the labels, so noise may be under-estimated")
     if max_noise is not None and rate > max_noise:
         raise GateError(f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise {max_noise:g}")
 
