@@ -162,26 +162,31 @@ def calibrate(
 
     The same input gives the same result. One sample must have a label.
     """
-    found, evidence, given = _simple(evidence, given, credit, float(least_noise))
+    likeliest, found, evidence, given = _simple(evidence, given, credit, float(least_noise))
     some = _sample(given, GROWTH_ELEMENTS // evidence.shape[1])
-    found = _with_growth(found, evidence[some], given[some])
+    found = _with_growth(likeliest, found, evidence[some], given[some])
     return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
 
 
 def noise_rate(evidence: Tensor, given: Tensor) -> float:
     """The expected share of wrong labels, if noise is the same on all images, from what `calibrate` takes."""
-    found, evidence, given = _simple(evidence, given, CREDIT, 0.0)
+    _, found, evidence, given = _simple(evidence, given, CREDIT, 0.0)
     return _noise_of(found, evidence, given)
 
 
-def _simple(evidence: Tensor, given: Tensor, credit: float, least_noise: float) -> tuple[Calibration, Tensor, Tensor]:
-    """The calibration by noise that is the same on all images, and the evidence and labels that it was learnt from."""
+def _simple(
+    evidence: Tensor, given: Tensor, credit: float, least_noise: float
+) -> tuple[Calibration, Calibration, Tensor, Tensor]:
+    """Calibrations by noise that is the same on all images: the likeliest, and with as much noise as may be.
+
+    And the evidence and the labels that they were learnt from.
+    """
     classes = evidence.shape[1]
     rows = _fit_rows(given, classes)
     reserve = _reserve(int((given >= 0).sum()), classes)
     evidence, given = evidence[rows].float(), given[rows]
     likeliest = _alternate(evidence, given, reserve, credit)
-    return _sharpened(likeliest, evidence, given, least_noise), evidence, given
+    return likeliest, _sharpened(likeliest, evidence, given, least_noise), evidence, given
 
 
 def _noise_of(found: Calibration, evidence: Tensor, given: Tensor) -> float:
@@ -227,19 +232,22 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor, least_no
     return found
 
 
-def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
+def _with_growth(likeliest: Calibration, simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
     """The calibration with the largest growth that the labels do not speak against, if they ask for growth at all.
 
-    They do if a little makes them LIKELIER. Then they hardly tell an image that is mislabelled since it is ambiguous
-    from one that the network is unsure of. People do mislabel the ambiguous, so that is believed until the labels
-    become less likely by more than TOLERANCE.
+    They do if a little makes them LIKELIER; or no less likely, where as much noise as is known to be there, the same on
+    all images (`simple`), makes them less likely than the `likeliest` is, by as much beyond TOLERANCE. Then they hardly
+    tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People do mislabel
+    the ambiguous, so that is believed until the labels become less likely by more than TOLERANCE.
     """
     candidates = [(_negative_log_likelihood(simple, evidence, given), simple)]
+    given_up = candidates[0][0] - _negative_log_likelihood(likeliest, evidence, given) - TOLERANCE
+    asked = 0.0 if given_up * len(given) >= LIKELIER else LIKELIER
     for growth in GROWTHS[1:]:
         noise = NoiseModel(transition=simple.noise.transition, growth=growth)
         found = _maximised(candidates[-1][1], noise, evidence, given, steps=20)
         candidates.append((_negative_log_likelihood(found, evidence, given), found))
-        if (candidates[0][0] - candidates[1][0]) * len(given) < LIKELIER:
+        if (candidates[0][0] - candidates[1][0]) * len(given) < asked:
             return simple
     best = min(loss for loss, _ in candidates)
     return next(found for loss, found in reversed(candidates) if loss <= best + TOLERANCE)

@@ -130,6 +130,20 @@ def test_no_less_noise_is_found_than_is_known_to_be_there() -> None:
     assert calibrate(leaking, made.given, least_noise=0.1).temperature == alone.temperature
 
 
+def test_noise_that_is_known_to_be_there_but_not_alike_everywhere_grows_with_ambiguity() -> None:
+    """Evidence that has seen the labels hides which images are ambiguous too; what else is known about noise tells."""
+    made = ambiguous_noise(2500, 0.2)
+    leaking = (made.logs + 0.4 * torch.nn.functional.one_hot(made.given, 4)).log_softmax(1)
+    told = calibration_module.noise_rate(made.logs, made.given)
+    alone, informed = (calibrate(leaking, made.given, least_noise=least) for least in (0.0, told))
+    assert (alone.noise.growth, informed.noise.growth) == (0.0, 0.2)
+    wrong = float((made.given != made.truth).float().mean())
+    assert noise_rate(alone, leaking, made.given) < told < noise_rate(informed, leaking, made.given) < wrong
+    alike = make(8000, 5, symmetric(5, 0.4))
+    leaking = (alike.logs + 0.2 * torch.nn.functional.one_hot(alike.given, 5)).log_softmax(1)
+    assert calibrate(leaking, alike.given, least_noise=0.4).noise.growth == 0
+
+
 def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration_module, "TOLERANCE", 0.01)
     made = make(95, 5, symmetric(5, 0.4))
