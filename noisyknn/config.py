@@ -257,7 +257,11 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "references_per_class": 10_000,
     },
 }
-"""Section 4.2 and 4.7 of the paper, as far as they differ from CIFAR-10's settings."""
+"""Section 4.2 and 4.7 of the paper, as far as they differ from CIFAR-10's settings.
+
+Of Clothing1M two things differ from it: its crops of 224 pixels are taken from the whole image resized to a short edge
+of 256, ours from the centre of 256 x 256, which is what is stored; and torchvision's weights of ResNet-50 are newer,
+and better on ImageNet, than any of its year (`weights` may be a file of others)."""
 
 _BY_SGD: Mapping[str, object] = {"optimizer": "sgd", "weight_decay": 1e-4, "batch_size": 128}
 OF_METHODS: Mapping[str, Mapping[str, object]] = {

@@ -1,6 +1,7 @@
 """Where settings start from: the paper's presets, or ``auto``, which looks at the data and the device."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from noisyknn.config import OF_METHODS, ON_CLOTHING1M, PRESETS, Config, make_config
@@ -48,7 +49,7 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
     if "epochs" not in overrides or "drops" in overrides:
         return config
     whole = make_config(settings).epochs
-    drops = tuple(max(1, round(drop * config.epochs / whole)) for drop in config.drops)
+    drops = tuple(max(1, math.floor(drop * config.epochs / whole + 0.5)) for drop in config.drops)
     return dataclasses.replace(config, drops=drops)
 
 

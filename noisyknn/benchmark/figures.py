@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from noisyknn.benchmark.grid import noise_rows, read_truth
+from noisyknn.benchmark.data_set import noise_rows, read_truth
 from noisyknn.benchmark.speed import NoCheckpoints
 from noisyknn.config import LossName
 from noisyknn.data.augment import Pixels

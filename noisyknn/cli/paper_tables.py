@@ -1,7 +1,7 @@
 """noisyknn benchmark table1 to table3: tables of the paper, each cell a run of clean."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,9 +9,10 @@ import typer
 
 from noisyknn.cli.common import DebugOption, QuietOption, show_table
 from noisyknn.cli.terminal import Terminal
-from noisyknn.errors import UsageError
+from noisyknn.errors import NoisyKnnError, UsageError, first_ten
 
 if TYPE_CHECKING:
+    from noisyknn.benchmark.grid import Cell
     from noisyknn.benchmark.paper import Figures, Metric
 
 
@@ -64,7 +65,8 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         quiet: QuietOption = False,
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
-        from noisyknn.benchmark.grid import cells_of, means, read_data_set, run_cells
+        from noisyknn.benchmark.data_set import read_data_set
+        from noisyknn.benchmark.grid import cells_of, check_names, means, run_cells
         from noisyknn.benchmark.paper import FIGURES, TEST_ACCURACY
         from noisyknn.benchmark.torchvision_data import write_parts
 
@@ -72,6 +74,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         planned = theirs or TEST_ACCURACY[data_set]  # where the table has no such data set
         methods = methods or list(dict.fromkeys(method for method, _ in planned))
         noises = noise or list(dict.fromkeys(name for _, name in planned))
+        check_names(methods, noises)
         if download and torchvision is None:
             raise UsageError("--download goes with --torchvision")
         options = {"epochs": epochs, "episodes": episodes, "k": k, "width": width, "device": device}
@@ -85,12 +88,13 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
             else:
                 files = _all_given(images, labels, test_images, test_labels)
             data = read_data_set(data_set, *files, rows, label_column)
-            cells = cells_of(data, methods, noises, trials)
-            records = run_cells(data, cells, settings, out, observer)
+            cells = cells_of(data_set, methods, noises, trials)
+            records, failed = run_cells(data, cells, settings, out, observer)
         if as_json:
             typer.echo(json.dumps(records, indent=2))
         else:
             _show(f"{data_set}: {metric}, per cent", theirs, means(records, metric))
+        _check_all_ran(cells, failed)
 
     command.__doc__ = help_text
     return command
@@ -123,21 +127,24 @@ def table3(
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
-    from noisyknn.benchmark.grid import cells_of, means, read_clothing1m, run_cells
+    from noisyknn.benchmark.data_set import read_clothing1m
+    from noisyknn.benchmark.grid import cells_of, check_names, means, run_cells
     from noisyknn.benchmark.paper import AS_GIVEN, CLOTHING1M
 
     methods = methods or [method for method, _ in CLOTHING1M]
     options: dict[str, object] = {"backbone": backbone, "weights": weights, "image_size": image_size, "k": k}
     options |= {"epochs": epochs, "episodes": episodes, "lr": lr, "device": device, "precision": precision}
     settings = {name: value for name, value in options.items() if value is not None}
+    check_names(methods, [])
     data = read_clothing1m(root, rows)
-    cells = cells_of(data, methods, [AS_GIVEN], trials)
+    cells = cells_of(data.name, methods, [AS_GIVEN], trials)
     with Terminal(quiet=quiet) as observer:
-        records = run_cells(data, cells, settings, out, observer)
+        records, failed = run_cells(data, cells, settings, out, observer)
     if as_json:
         typer.echo(json.dumps(records, indent=2))
     else:
         _show("clothing1m: accuracy, per cent", CLOTHING1M, means(records, "accuracy"))
+    _check_all_ran(cells, failed)
 
 
 def _all_given(*files: Path | None) -> tuple[Path, Path, Path, Path]:
@@ -145,6 +152,13 @@ def _all_given(*files: Path | None) -> tuple[Path, Path, Path, Path]:
     if len(given) != 4:
         raise UsageError("give --images, --labels, --test-images and --test-labels, or --torchvision")
     return given
+
+
+def _check_all_ran(cells: Sequence["Cell"], failed: Mapping[str, str]) -> None:
+    """Raise NoisyKnnError, once all is shown, where cells failed."""
+    if failed:
+        told = first_ten([f"{name}: {why}" for name, why in failed.items()])
+        raise NoisyKnnError(f"{len(failed)} of {len(cells)} cells failed: {told}")
 
 
 def _show(title: str, theirs: "Figures", ours: "Figures") -> None:

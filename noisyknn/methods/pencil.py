@@ -16,8 +16,9 @@ Deviations from that code: it has ``lr2 // 10`` for the last rates, which is 0; 
 label of ten classes can flip: the gradients cancel out at y^d = 0.73 of the given class, however sure s is of
 another. For another number C of classes they are α · 10 / C, and λ · C / 10, since the mean over the classes makes
 the first gradient smaller: with α = 0.1 no label of more than twenty classes could flip. λ is for batches of 128, and
-for 130 epochs of the second stage: with fewer epochs logits move as far in all; a sample moves once an epoch. The
-paper has other α, β, λ and rates for asymmetric noise and for CIFAR-100. `epochs` are those of all stages, and 70 and
+for 130 epochs of the second stage, in each of which a sample moves once. Where that has fewer, a sample moves as many
+times more at each: in one large step, labels of which the network is unsure would flip to and fro. The paper has
+other α, β, λ and rates for asymmetric noise and for CIFAR-100. `epochs` are those of all stages, and 70 and
 200 of 320 keep their share; momentum is Nesterov's. Samples without a label are not learnt, and get what the network
 says.
 """
@@ -78,8 +79,9 @@ class PencilObjective:
         self._given, self._stages = given, Stages.of(config.epochs)
         self.compatibility_weight = config.compatibility_weight * CLASSES / classes
         self._entropy_weight = config.entropy_weight
-        moved = self._stages.second - self._stages.first
-        self.label_rate = config.label_rate * classes / CLASSES / BATCH * SECOND_EPOCHS / moved
+        theirs = SECOND_EPOCHS / (self._stages.second - self._stages.first)
+        self._moves = max(1, round(theirs))
+        self.label_rate = config.label_rate * classes / CLASSES / BATCH * theirs / self._moves
         self.label_logits = SURE * F.one_hot(given.clamp_min(0), classes).float()
         self.state = {"label_logits": self.label_logits}
         self._before = self.label_logits
@@ -104,12 +106,15 @@ class PencilObjective:
         return losses, own
 
     def _move(self, logs: Tensor, samples: Tensor, given: Tensor) -> None:
-        """A gradient step of the label logits of samples (B,), from the network's log-probabilities (B, C)."""
-        z = self._before[samples].requires_grad_()
-        compatibility = cross_entropy(z.softmax(1), given)
-        total = (_divergence(logs, z) + self.compatibility_weight * compatibility).sum()
-        (gradient,) = torch.autograd.grad(total, z)
-        self.label_logits[samples] = self._before[samples] - self.label_rate * gradient
+        """Gradient steps of the label logits of samples (B,), from the network's log-probabilities (B, C)."""
+        z = self._before[samples]
+        for _ in range(self._moves):
+            z.requires_grad_()
+            compatibility = cross_entropy(z.softmax(1), given)
+            total = (_divergence(logs, z) + self.compatibility_weight * compatibility).sum()
+            (gradient,) = torch.autograd.grad(total, z)
+            z = z.detach() - self.label_rate * gradient
+        self.label_logits[samples] = z
 
 
 def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:

@@ -33,7 +33,8 @@ def test_on_clothing1m_weights_and_steps_are_the_authors() -> None:
     settings, _ = preset_settings("clothing1m", method="pencil", rows=10**6, classes=14, size=256, grey=False, gpu=True)
     found = PencilObjective(torch.arange(14), 14, overridden(settings, {"method": "pencil"}))
     assert found.compatibility_weight == pytest.approx(0.08)
-    assert found.label_rate == pytest.approx(3000 / 64)  # their loss is a mean over a batch: each moves by λ / 64
+    moved = found.label_rate * round(130 / 6)  # in an epoch, of which the second stage has six
+    assert moved == pytest.approx(3000 / 64)  # their loss is a mean over a batch: each moves by λ / 64
 
 
 def test_the_first_stage_is_cross_entropy() -> None:
@@ -55,21 +56,22 @@ def test_the_second_stage_by_hand() -> None:
     said = [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]
     samples = [3, 1]
     losses, _ = objective(torch.tensor(said).log(), torch.tensor(samples))
-    rate = 64 / 128 * 130 / 13
+    rate, moves = 640 / 3 * 3 / 10 / 128, 10  # as many times more as there are fewer epochs: 13 instead of 130
     for loss, row, sample in zip(losses.tolist(), said, samples, strict=True):
         z = before[sample].tolist()
         entropy = -sum(p * math.log(p) for p in row) / 3
         assert loss == pytest.approx(slow_divergence(row, z) + 0.3 * entropy, rel=1e-5)
 
-        def moved_by(step: float, place: int, z: list[float] = z, row: list[float] = row, at: int = sample) -> float:
-            """What z moves down, with another logit in that place."""
-            shifted = [value + step * (place == c) for c, value in enumerate(z)]
-            twice = softmax(softmax(shifted))
-            return slow_divergence(row, shifted) - 0.5 * math.log(twice[int(GIVEN[at])])
+        def worth(z: list[float], row: list[float] = row, at: int = sample) -> float:
+            return slow_divergence(row, z) - 0.5 * math.log(softmax(softmax(z))[int(GIVEN[at])])
 
-        gradient = [(moved_by(1e-5, c) - moved_by(-1e-5, c)) / 2e-5 for c in range(3)]
-        expected = [value - rate * slope for value, slope in zip(z, gradient, strict=True)]
-        assert objective.label_logits[sample].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        for _ in range(moves):
+            shifted = [
+                [[v + step * (place == c) for c, v in enumerate(z)] for step in (1e-5, -1e-5)] for place in range(3)
+            ]
+            gradient = [(worth(above) - worth(below)) / 2e-5 for above, below in shifted]
+            z = [value - rate * slope for value, slope in zip(z, gradient, strict=True)]
+        assert objective.label_logits[sample].tolist() == pytest.approx(z, rel=1e-3, abs=1e-4)
     assert torch.equal(objective.label_logits[[0, 2]], before[[0, 2]])
 
 
@@ -92,6 +94,19 @@ def test_a_network_that_is_sure_moves_labels_to_the_other_class_however_few_the_
             if epoch < stages.first:
                 assert objective.label_logits.argmax(1).tolist() == GIVEN.tolist()
         assert objective.label_logits.argmax(1).tolist() == [0, 0, 0, 0]
+
+
+def test_labels_of_which_the_network_is_unsure_do_not_flip_to_and_fro_however_few_the_epochs() -> None:
+    """Both schedules end where the divergence and the compatibility with the given label are least."""
+    said = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]]).log()
+    given, ends = torch.tensor([1, 1, 0]), []
+    for epochs in (20, 320):
+        objective = PencilObjective(given, 3, Config(method="pencil", epochs=epochs))
+        for epoch in range(epochs):
+            objective.begin_epoch(epoch)
+            objective(said, torch.arange(3))
+        ends.append(objective.label_logits.softmax(1))
+    torch.testing.assert_close(ends[0], ends[1], atol=0.02, rtol=0)
 
 
 def test_labels_of_many_classes_move_as_those_of_ten_do() -> None:

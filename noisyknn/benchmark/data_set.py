@@ -1,0 +1,92 @@
+"""What the paper's tables are run on: images to train and to test on, and the noise of the labels."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from noisyknn.data.clothing1m import Part, read_part
+from noisyknn.data.noise import NoiseName, Row, transition_rows
+from noisyknn.data.noise_sources import label_text, read_map
+from noisyknn.data.paths import resolve_paths
+from noisyknn.data.table import Label, LabelTable, find_column, read_labels, read_table
+from noisyknn.errors import InputError, UsageError, first_ten
+
+TRUE = "clean_label"
+CLOTHING = "clothing1m"
+_PARTS: tuple[Part, Part] = ("noisy_train", "clean_test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Images to train and to test on."""
+
+    name: str
+    """The paper's preset for it."""
+    images: Path
+    train: LabelTable
+    """With true labels, which are made noisy, or with such as are noisy already."""
+    test_images: Path
+    test: LabelTable
+
+    def __post_init__(self) -> None:
+        """Raise InputError where there are classes to test on that none could learn, or no images to test on."""
+        known = {label_text(label) for label in self.train.classes}
+        if strange := [label for label in self.test.classes if label_text(label) not in known]:
+            raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
+        files = resolve_paths(self.test_images, self.test.paths, self.test.table.name)
+        if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
+            raise InputError(f"{self.test.table.name}: {len(missing)} files do not exist: {first_ten(missing)}")
+
+    def digest(self) -> str:
+        """The same for the same folders, paths and labels."""
+        both = (self.images, self.train), (self.test_images, self.test)
+        about = [[str(at.resolve()), t.paths, [str(c) for c in t.classes], t.given_labels.tolist()] for at, t in both]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def read_data_set(
+    name: str, images: Path, labels: Path, test_images: Path, test_labels: Path, rows: int | None, column: str | None
+) -> DataSet:
+    """Read both tables, of the first no more than so many rows; raises InputError where they do not fit each other."""
+    train, test = read_truth(labels, column, rows), read_truth(test_labels, column, None)
+    return DataSet(name=name, images=images, train=train, test_images=test_images, test=test)
+
+
+def read_clothing1m(root: Path, rows: int | None) -> DataSet:
+    """Clothing1M's noisy training images, or the first of them, and its verified test images."""
+    train, test = (read_labels(read_part(root, part)[: rows if part == "noisy_train" else None]) for part in _PARTS)
+    return DataSet(name=CLOTHING, images=root, train=train, test_images=root, test=test)
+
+
+def parse_noise(noise: str) -> tuple[NoiseName, float]:
+    """Kind and rate of a noise by its name; raises UsageError for another name."""
+    parts = re.fullmatch(r"(symmetric|asymmetric)-(\d+(?:\.\d+)?)", noise)
+    if parts is None:
+        raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
+    return cast(NoiseName, parts[1]), float(parts[2]) / 100
+
+
+def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[Row]:
+    """The transition matrix of a noise by its name, row by row; `map_name` is that of asymmetric noise.
+
+    Raises UsageError for another name.
+    """
+    kind, rate = parse_noise(noise)
+    return transition_rows(kind, classes, rate, read_map(map_name, classes) if kind == "asymmetric" else None)
+
+
+def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
+    """The table of true labels in `file`, or its first rows; raises InputError where a row has none."""
+    table = read_table(file)
+    if rows is not None:
+        table = dataclasses.replace(table, frame=table.frame[:rows])
+    column = find_column(table, (TRUE, "true_label", "label"), column, "--label-column")
+    found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)
+    if unlabelled := int((found.given_labels < 0).sum()):
+        raise InputError(f"{file}: {unlabelled} rows have no true label; remove them")
+    return found
