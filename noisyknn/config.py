@@ -126,7 +126,8 @@ class Config:
     device: Device = "auto"
     """``auto`` (the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Precision = "auto"
-    """``bf16`` autocast or ``fp32``; ``auto`` takes bf16 where the device computes it natively."""
+    """``bf16`` autocast or ``fp32``; ``auto`` takes bf16 where the device computes it natively. What
+    torch lets a GPU do in TF32, convolutions by default, is done so in ``fp32`` too."""
     seed: int = 0
     """Seed of everything random."""
 

@@ -107,13 +107,13 @@ class PencilObjective:
 
     def _move(self, logs: Tensor, samples: Tensor, given: Tensor) -> None:
         """Gradient steps of the label logits of samples (B,), from the network's log-probabilities (B, C)."""
-        z = self._before[samples]
+        said, z = logs.exp(), self._before[samples]
+        one_hot = F.one_hot(given, z.shape[1])
         for _ in range(self._moves):
-            z.requires_grad_()
-            compatibility = cross_entropy(z.softmax(1), given)
-            total = (_divergence(logs, z) + self.compatibility_weight * compatibility).sum()
-            (gradient,) = torch.autograd.grad(total, z)
-            z = z.detach() - self.label_rate * gradient
+            labels = z.softmax(1)
+            by_labels = labels.softmax(1) - one_hot  # gradient of L_o by y^d, which goes on through y^d = softmax(z)
+            compatibility = labels * (by_labels - (labels * by_labels).sum(1, keepdim=True))
+            z = z - self.label_rate * ((labels - said) / z.shape[1] + self.compatibility_weight * compatibility)
         self.label_logits[samples] = z
 
 

@@ -38,13 +38,14 @@ def search_coarsely(references: Tensor, norms: Tensor, queries: Tensor, count: i
     """
     candidates = min(2 * count, len(references))
     pool, asked = _rounded(references), _rounded(queries)
-    with _tensor_cores():
+    with _products(tf32=True):
         closeness, indices = _search(pool, norms, asked, candidates, tile_rows)
     longest, most_lost = norms.max().sqrt(), (references - pool).norm(dim=1).max()
     lost = 2 * ((queries - asked).norm(dim=1) * longest + asked.norm(dim=1) * most_lost)
     gap = closeness.topk(count).values[:, -1] - closeness.amin(1)
     again = torch.nonzero((gap <= 2 * lost) & (candidates < len(references)))[:, 0]
-    indices[again] = _search(references, norms, queries[again], candidates, tile_rows)[1]
+    with _products(tf32=False):
+        indices[again] = _search(references, norms, queries[again], candidates, tile_rows)[1]
     return indices
 
 
@@ -55,14 +56,18 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _tensor_cores() -> Iterator[None]:
-    """Let products of float32 on the GPU be done in TF32; on a CPU torch's kernels may then do likewise."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+def _products(*, tf32: bool) -> Iterator[None]:
+    """Let products of float32 on the GPU be done in TF32, or not, whatever else the program has asked for."""
+    matmul = torch.backends.cuda.matmul
+    # since torch 2.9, to set one of the two makes reading the other an error
+    newer = hasattr(matmul, "fp32_precision")
+    name, values = ("fp32_precision", ("ieee", "tf32")) if newer else ("allow_tf32", (False, True))
+    before = getattr(matmul, name)
+    setattr(matmul, name, values[tf32])
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        setattr(matmul, name, before)
 
 
 def _search(references: Tensor, norms: Tensor, queries: Tensor, count: int, tile_rows: int) -> tuple[Tensor, Tensor]:

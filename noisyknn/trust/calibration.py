@@ -160,7 +160,7 @@ def calibrate(
     Of each class, `credit` rows are believed right before any is seen. `least_noise` is the share of wrong labels that
     is known, from other evidence (`noise_rate`), to be there at least.
 
-    The same input gives the same result. One sample must have a label.
+    The same input gives the same result, on a CPU bit for bit. One sample must have a label.
     """
     likeliest, found, evidence, given = _simple(evidence, given, credit, float(least_noise))
     some = _sample(given, GROWTH_ELEMENTS // evidence.shape[1])

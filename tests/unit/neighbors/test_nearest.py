@@ -296,7 +296,25 @@ def test_tf32_has_ten_bits_and_the_switch_for_it_is_put_back() -> None:
     assert ((rounded - values).abs() <= values.abs() / 2**11).all()
     assert torch.equal(torch_search._rounded(rounded), rounded)
     assert ((rounded.view(torch.int32) & 0x1FFF) == 0).all()
-    before = torch.get_float32_matmul_precision()
-    with torch_search._tensor_cores():
-        assert torch.get_float32_matmul_precision() == "high"
-    assert torch.get_float32_matmul_precision() == before
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    for tf32 in (True, False):
+        with torch_search._products(tf32=tf32):
+            newer = getattr(matmul, "fp32_precision", None)  # torch 2.9 and later
+            assert newer == ("tf32" if tf32 else "ieee") if newer else matmul.allow_tf32 == tf32
+        assert matmul.allow_tf32 == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9")
+def test_a_program_that_asks_for_tf32_itself_finds_its_choice_again() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        features = draw(200, 8)
+        norms = features.square().sum(1)
+        found = torch_search.search_coarsely(features, norms, features, 5, 64)
+        assert (found == torch.arange(200)[:, None]).any(1).all()
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
