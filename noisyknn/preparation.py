@@ -18,7 +18,7 @@ from noisyknn.config import Config
 from noisyknn.data.images import typical_size
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.table import LabelTable, encode_labels, find_column, note_spelled_missing
+from noisyknn.data.table import Label, LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone, check_size
@@ -94,7 +94,7 @@ def prepare(
     config = configure(table, files, preset, overrides, observer)
     check_labels(table, table.given_labels, config, "")
     note_spelled_missing(table.table, table.label_column, observer.note)
-    _note_class_sizes(table, observer)
+    _note_classes(table, observer)
     job = Job(table=table, images=images, files=files, truth=truth, config=config)
     model = job.new_model()  # one that cannot be made is told now, before any work
     for size in smaller_sizes(config):
@@ -187,8 +187,15 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
         )
 
 
-def _note_class_sizes(table: LabelTable, observer: Observer) -> None:
-    """Tell of classes so much rarer than the others that they may be misspelt ones, and where all are tiny."""
+def _note_classes(table: LabelTable, observer: Observer) -> None:
+    """Tell of classes that may be misspelt ones, as rare or as alike as they are, and where all are tiny."""
+    spellings: dict[str, list[Label]] = {}
+    for label in table.classes:
+        spellings.setdefault(label_text(label).casefold(), []).append(label)
+    if alike := [label for group in spellings.values() if len(group) > 1 for label in group]:
+        observer.note(
+            f"classes that differ in nothing but capital letters, which are taken for others: {first_ten(alike)}"
+        )
     counts = np.bincount(table.given_labels[table.given_labels >= 0])
     if np.median(counts) < FEW:
         observer.note(

@@ -30,7 +30,7 @@ from noisyknn.errors import InputError
 from noisyknn.methods.base import Correction, Episode, Task, labelled
 from noisyknn.methods.selknn import select_references
 from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import CREDIT_IN_TRAINING, aligned, calibrate, noise_rate, tiled
+from noisyknn.trust.calibration import CREDIT_IN_TRAINING, SURENESS_SPREAD, aligned, calibrate, noise_rate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -62,7 +62,7 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     if last is not None:
         evidence, voted, distances = last.correction.evidence, last.correction.voted, last.correction.distances
         cumulative_loss, least_noise = last.cumulative_loss, last.correction.least_noise
-    beliefs, rows = _beliefs(evidence, given, folds < start), torch.arange(len(given), device=given.device)
+    beliefs, rows = _beliefs(evidence, given, folds, start - 1), torch.arange(len(given), device=given.device)
     for index in range(start, config.episodes):
         fold = folds == index % config.folds
         learnable = labelled(given) if index == 0 else rows
@@ -81,7 +81,7 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         cumulative_loss = cumulative_loss.index_copy(0, learnt, trained.cumulative_loss[learnt])
         judged = folds <= index
         evidence = aligned(evidence, torch.where(judged, given, -1), folds.clamp_max(index))
-        beliefs = _beliefs(evidence, given, judged)
+        beliefs = _beliefs(evidence, given, folds, index)
         if index == config.folds - 1:
             least_noise = torch.tensor(noise_rate(evidence, given))
         yield Episode(
@@ -120,14 +120,16 @@ def _mixed(own: Tensor, votes: Tensor) -> Tensor:
     return own.float().lerp(votes.float(), VOTE_WEIGHT).log_softmax(1).half()
 
 
-def _beliefs(evidence: Tensor, given: Tensor, judged: Tensor) -> Tensor:
-    """Probabilities of the classes (N, C) float16, calibrated by the samples that are `judged` (N,).
+def _beliefs(evidence: Tensor, given: Tensor, folds: Tensor, index: int) -> Tensor:
+    """Probabilities of the classes (N, C) float16, calibrated by the `folds` (N,) that are judged, up to `index`.
 
-    Before the first are, the given label is all that is known.
+    Before the first, -1, the given label is all that is known.
     """
+    judged = folds <= index
     if not (judged & (given >= 0)).any():
         certain = F.one_hot(given.clamp_min(0), evidence.shape[1]).half()
         certain[given < 0] = 1 / evidence.shape[1]
         return certain
-    calibration = calibrate(evidence[judged], given[judged], CREDIT_IN_TRAINING)
+    spread = math.inf if index == 0 else SURENESS_SPREAD  # the first network learns labels as they are given
+    calibration = calibrate(evidence[judged], given[judged], CREDIT_IN_TRAINING, spread=spread)
     return calibration.posterior(evidence, given).half()

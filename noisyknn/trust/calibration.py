@@ -29,6 +29,11 @@ OFFSET_SPREAD = 0.5
 SIZES = 0.05
 """Weight, per label, of the Kullback-Leibler divergence of the classes' sizes from those among the given labels. Of two
 classes that are often confused labels hardly say which is the larger, and one must not swallow the other."""
+SURENESS_SPREAD = 0.15
+"""Standard deviation of a Gaussian prior of the logarithm of τ, where that is below 0. Of few images that are told
+easily the labels hardly say whether much noise and sharp evidence made them, or little noise and blurred evidence; a
+network that has learnt mixtures, and not labels as they are given, is about as sure as it should be, unless the labels
+are LIKELIER otherwise."""
 SCALE_SPREAD = 0.5
 """Standard deviation of the Gaussian prior of the logarithm of how sure a network is, relative to the others."""
 ALIGNMENTS = 2
@@ -75,6 +80,8 @@ class Calibration:
     """Share of p(y | x) that all classes have alike, whatever the evidence: few labels teach nothing for sure."""
     credit: float
     """Rows of each class whose labels were believed right before any was seen."""
+    spread: float
+    """Standard deviation of the prior of log τ below 0."""
     chances: Tensor
     """Share (C,) of each class among the given labels."""
     doubt: float = 0.0
@@ -130,7 +137,7 @@ def aligned(evidence: Tensor, given: Tensor, judges: Tensor) -> Tensor:
     for _ in range(ALIGNMENTS if networks > 1 and len(rows) > 0 else 0):
         scaled = some * scales[network, None]
         scales *= _relative_scales(
-            _alternate(scaled, labels, reserve, CREDIT_IN_TRAINING), scaled, labels, network, networks
+            _likeliest(scaled, labels, reserve, CREDIT_IN_TRAINING, SURENESS_SPREAD), scaled, labels, network, networks
         )
     return evidence * scales[judges, None].to(evidence.dtype)
 
@@ -153,16 +160,21 @@ def _relative_scales(found: Calibration, evidence: Tensor, given: Tensor, networ
 
 
 def calibrate(
-    evidence: Tensor, given: Tensor, credit: float = CREDIT, least_noise: float | Tensor = 0.0
+    evidence: Tensor,
+    given: Tensor,
+    credit: float = CREDIT,
+    least_noise: float | Tensor = 0.0,
+    spread: float = SURENESS_SPREAD,
 ) -> Calibration:
-    """Learn from evidence (N, C), log-probabilities in any scale, and given labels (N,), -1 for none.
+    """Learn from evidence (N, C), log-probabilities, and given labels (N,), -1 for none.
 
     Of each class, `credit` rows are believed right before any is seen. `least_noise` is the share of wrong labels that
-    is known, from other evidence (`noise_rate`), to be there at least.
+    is known, from other evidence (`noise_rate`), to be there at least. `spread` is how far networks may be over-sure:
+    `math.inf` for those that have learnt labels as they are given.
 
     The same input gives the same result, on a CPU bit for bit. One sample must have a label.
     """
-    likeliest, found, evidence, given = _simple(evidence, given, credit, float(least_noise))
+    likeliest, found, evidence, given = _simple(evidence, given, credit, float(least_noise), spread)
     some = _sample(given, GROWTH_ELEMENTS // evidence.shape[1])
     found = _with_growth(likeliest, found, evidence[some], given[some])
     return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
@@ -170,12 +182,12 @@ def calibrate(
 
 def noise_rate(evidence: Tensor, given: Tensor) -> float:
     """The expected share of wrong labels, if noise is the same on all images, from what `calibrate` takes."""
-    _, found, evidence, given = _simple(evidence, given, CREDIT, 0.0)
+    _, found, evidence, given = _simple(evidence, given, CREDIT, 0.0, SURENESS_SPREAD)
     return _noise_of(found, evidence, given)
 
 
 def _simple(
-    evidence: Tensor, given: Tensor, credit: float, least_noise: float
+    evidence: Tensor, given: Tensor, credit: float, least_noise: float, spread: float
 ) -> tuple[Calibration, Calibration, Tensor, Tensor]:
     """Calibrations by noise that is the same on all images: the likeliest, and with as much noise as may be.
 
@@ -185,7 +197,7 @@ def _simple(
     rows = _fit_rows(given, classes)
     reserve = _reserve(int((given >= 0).sum()), classes)
     evidence, given = evidence[rows].float(), given[rows]
-    likeliest = _alternate(evidence, given, reserve, credit)
+    likeliest = _likeliest(evidence, given, reserve, credit, spread)
     return likeliest, _sharpened(likeliest, evidence, given, least_noise), evidence, given
 
 
@@ -270,7 +282,18 @@ def _sample(rows: Tensor, most: int) -> Tensor:
     return shuffled[: max(most, 1)].sort().values.to(rows.device)
 
 
-def _alternate(evidence: Tensor, given: Tensor, reserve: float, credit: float) -> Calibration:
+def _likeliest(evidence: Tensor, given: Tensor, reserve: float, credit: float, spread: float) -> Calibration:
+    """The likeliest by noise that is the same on all images; with the prior of τ, if labels do not speak against it."""
+    free = _alternate(evidence, given, reserve, credit, math.inf)
+    if math.isinf(spread) or free.temperature >= 1 or _doubt(free, evidence, given) > MOST_DOUBT / 2:
+        return free
+    held = _alternate(evidence, given, reserve, credit, spread)
+    lost = _negative_log_likelihood(held, evidence, given) - _negative_log_likelihood(free, evidence, given)
+    lost = lost * len(given) + (min(math.log(held.temperature), 0.0) / spread) ** 2 / 2
+    return held if lost < LIKELIER else free
+
+
+def _alternate(evidence: Tensor, given: Tensor, reserve: float, credit: float, spread: float) -> Calibration:
     """Transition matrix, temperature and offsets for noise that is the same on all images."""
     classes = evidence.shape[1]
     start = reestimated(torch.nn.functional.one_hot(given, classes) * 0.9 + 0.1 / classes, given, credit)
@@ -280,6 +303,7 @@ def _alternate(evidence: Tensor, given: Tensor, reserve: float, credit: float) -
         noise=NoiseModel(transition=start, growth=0.0),
         reserve=reserve,
         credit=credit,
+        spread=spread,
         chances=torch.bincount(given, minlength=classes) / len(given),
     )
     for _ in range(ROUNDS):
@@ -303,6 +327,7 @@ def _maximised(start: Calibration, noise: NoiseModel, evidence: Tensor, given: T
         prior = (scale.exp() * evidence + offsets).softmax(1)
         likelihood = noise.likelihood(prior, given) if same_everywhere is None else same_everywhere
         value = _loss(prior, likelihood) + offsets.square().sum() / (2 * OFFSET_SPREAD**2 * len(given))
+        value = value + scale.clamp_max(0).square() / (2 * start.spread**2 * len(given))
         sizes = prior.mean(0).clamp_min(LEAST).log()
         value = value + SIZES * torch.nn.functional.kl_div(sizes, start.chances, reduction="sum")
         value.backward()  # type: ignore[no-untyped-call]

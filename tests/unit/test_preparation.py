@@ -41,6 +41,15 @@ def test_a_class_that_may_be_misspelt_is_told_of(images: Path) -> None:
     assert listening.notes[-1] == "much rarer than the other classes, so perhaps misspelt: 'sqaure' (2 rows)"
 
 
+def test_classes_that_differ_in_capitals_only_are_told_of(images: Path) -> None:
+    listening = Listening()
+    labels = ["square"] * 30 + ["Circle"] * 31 + ["circle"] * 31
+    frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(92)], "label": labels})
+    prepare(read_labels(frame), images, None, "auto", {}, listening)
+    told = "classes that differ in nothing but capital letters, which are taken for others: Circle, circle"
+    assert listening.notes[-1] == told
+
+
 def test_tiny_classes_are_told_of(images: Path) -> None:
     listening = Listening()
     for rows, told in ((9, True), (10, False)):
