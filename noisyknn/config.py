@@ -160,10 +160,14 @@ class Config:
                     raise UsageError(f"{_option(name)} {number} is out of range ({limits})")
         if self.store_size is not None and self.store_size < self.image_size:
             raise UsageError(f"--store-size {self.store_size} is smaller than --image-size {self.image_size}")
+        if self.method == "crossfit" and self.episodes < 2:
+            raise UsageError(
+                "--episodes 1 is too few for crossfit, which judges a part of the images in each; give 2 or more"
+            )
         if self.method == "crossfit" and self.episodes < self.folds:
             raise UsageError(
-                f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode, "
-                "and needs two; give more episodes or fewer folds, or another --method"
+                f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode; "
+                "give more episodes or fewer folds, or another --method"
             )
         if self.method == "pencil" and self.epochs < 3:
             raise UsageError(f"--epochs {self.epochs} is too few for --method pencil, which has three stages")

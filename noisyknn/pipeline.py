@@ -95,6 +95,8 @@ def clean(
     for option, file in (("--out", table_file), ("--save-probabilities", probability_file)):
         if file is not None:
             format_of(file, table_format, option)
+    if model_file is not None and model_file.suffix != ".safetensors":
+        raise UsageError(f"--save-model {model_file} does not end in .safetensors, which is what is written")
     table = read_labels(source, path_column=path_column, label_column=label_column, chosen_format=table_format)
     overrides = {**(read_config(config_file) if config_file else {}), **settings}
     job = prepare(table, folder, truth_column, preset, overrides, observer)

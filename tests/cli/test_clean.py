@@ -436,7 +436,14 @@ def test_names_that_are_not_utf8(clean: Cli, data: Path, fixed: Path, cache: Pat
     assert clean().code == 0
     (data / "images").rename(data / f"images{odd}")
     (data / "labels.csv").rename(data / f"labels{odd}.csv")
-    others = ["--run-dir", data / f"run{odd}", "--summary", data / f"{odd}.json", "--save-model", data / f"{odd}.model"]
+    others = [
+        "--run-dir",
+        data / f"run{odd}",
+        "--summary",
+        data / f"{odd}.json",
+        "--save-model",
+        data / f"{odd}.safetensors",
+    ]
     result = clean("--images", data / f"images{odd}", "--labels", data / f"labels{odd}.csv", "--out", out, *others)
     assert result.code == 0, result.stderr
     assert out.read_bytes() == fixed.read_bytes()

@@ -148,6 +148,7 @@ def test_a_preset_of_the_paper_needs_more_rows(cli: Cli, data: Path, preset: str
         (["--truth-column", "label"], "--truth-column 'label' is the column of given labels"),
         (["--summary", "-"], "--summary takes a file"),
         (["--save-model", "-"], "--save-model takes a file"),
+        (["--save-model", "model.pt"], "--save-model model.pt does not end in .safetensors"),
         (["--out", "fixed.txt"], "--out fixed.txt: the ending does not tell the format; add --format"),
         (["--save-probabilities", "p.txt"], "--save-probabilities p.txt: the ending does not tell the format"),
         (["--labels", __file__], "test_clean_bad_input.py: the ending does not tell the format; add --format"),

@@ -164,8 +164,11 @@ def test_a_preset_cut_to_few_episodes_takes_as_many_folds() -> None:
     assert overridden(settings, {"episodes": 7, "folds": 6}).folds == 6
     assert [overridden(settings, {"folds": folds}).episodes for folds in (2, 5, 10)] == [5, 5, 10]
     assert overridden({"method": "selknn", "episodes": 2}, {"folds": 3}).episodes == 2  # folds are nothing to it
-    for refused in ({"episodes": 1}, {"episodes": 3, "folds": 4}):
-        with pytest.raises(UsageError, match="fewer than --folds"):
+    for refused, told in (
+        ({"episodes": 1}, "--episodes 1 is too few"),
+        ({"episodes": 3, "folds": 4}, "than --folds 4"),
+    ):
+        with pytest.raises(UsageError, match=told):
             overridden(settings, refused)
 
 
