@@ -31,8 +31,8 @@ from noisyknn.training.schedule import smaller_sizes
 
 RARE = 20
 """How many times rarer than the median class a class must be to be told of."""
-FEW = 10
-"""Rows of the median class below which right labels may be broken, of which the user is told."""
+FEW, ENOUGH = 10, 150
+"""Rows of the median class below which right labels may be broken, and wrong ones kept, of which the user is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +189,20 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
 
 def _note_classes(table: LabelTable, observer: Observer) -> None:
     """Tell of classes that may be misspelt ones, as rare or as alike as they are, and where all are tiny."""
+    counts = np.bincount(table.given_labels[table.given_labels >= 0])
+    if np.median(counts) < FEW:
+        observer.note(
+            f"half of the classes have {int(np.median(counts))} rows or fewer: little can be learnt of them, some "
+            "right labels may be broken and confidence be too high"
+        )
+    elif np.median(counts) < ENOUGH:
+        observer.note(
+            f"half of the classes have {int(np.median(counts))} rows or fewer: where many labels are wrong, some may "
+            "be kept, with too high a confidence"
+        )
+    if rare := np.flatnonzero(counts * RARE < np.median(counts)).tolist():
+        named = [f"{quoted(table.classes[c])} ({counts[c]} rows)" for c in rare]
+        observer.note(f"much rarer than the other classes, so perhaps misspelt: {first_ten(named)}")
     spellings: dict[str, list[Label]] = {}
     for label in table.classes:
         spellings.setdefault(label_text(label).casefold(), []).append(label)
@@ -196,15 +210,6 @@ def _note_classes(table: LabelTable, observer: Observer) -> None:
         observer.note(
             f"classes that differ in nothing but capital letters, which are taken for others: {first_ten(alike)}"
         )
-    counts = np.bincount(table.given_labels[table.given_labels >= 0])
-    if np.median(counts) < FEW:
-        observer.note(
-            f"half of the classes have {int(np.median(counts))} rows or fewer: little can be learnt of them, some "
-            "right labels may be broken and confidence be too high"
-        )
-    if rare := np.flatnonzero(counts * RARE < np.median(counts)).tolist():
-        named = [f"{quoted(table.classes[c])} ({counts[c]} rows)" for c in rare]
-        observer.note(f"much rarer than the other classes, so perhaps misspelt: {first_ten(named)}")
 
 
 def identify(job: Job) -> dict[str, Any]:

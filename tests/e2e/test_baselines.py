@@ -28,7 +28,7 @@ def test_stopped_anywhere_it_ends_the_same(
 ) -> None:
     monkeypatch.setattr("noisyknn.training.episode.SECONDS_BETWEEN_CHECKPOINTS", -1)
     table = draw(tmp_path / "images")
-    whole = noisyknn.clean(tmp_path / "images", table, method=method, save_model=tmp_path / "whole", **SETTINGS)
+    whole = noisyknn.clean(tmp_path / "images", table, method=method, save_model=tmp_path / "whole.safetensors", **SETTINGS)
     epochs = 0
     train_epoch = Trainer._train_epoch
 
@@ -42,7 +42,7 @@ def test_stopped_anywhere_it_ends_the_same(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    settings = {"method": method, "save_model": tmp_path / "resumed", "run_dir": tmp_path / "run", **SETTINGS}
+    settings = {"method": method, "save_model": tmp_path / "resumed.safetensors", "run_dir": tmp_path / "run", **SETTINGS}
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_epoch", counting)
         if stopped_after == "its episode":
@@ -60,7 +60,7 @@ def test_stopped_anywhere_it_ends_the_same(
     assert epochs < sum("epoch" in entry for entry in whole.history)  # not everything was trained again
     assert resumed.table.equals(whole.table)
     assert without_times(resumed.history) == without_times(whole.history)
-    assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert (tmp_path / "resumed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_the_filter_keeps_labels_and_calls_what_it_leaves_out_uncertain(tmp_path: Path) -> None:
