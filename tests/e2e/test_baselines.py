@@ -28,7 +28,9 @@ def test_stopped_anywhere_it_ends_the_same(
 ) -> None:
     monkeypatch.setattr("noisyknn.training.episode.SECONDS_BETWEEN_CHECKPOINTS", -1)
     table = draw(tmp_path / "images")
-    whole = noisyknn.clean(tmp_path / "images", table, method=method, save_model=tmp_path / "whole.safetensors", **SETTINGS)
+    whole = noisyknn.clean(
+        tmp_path / "images", table, method=method, save_model=tmp_path / "whole.safetensors", **SETTINGS
+    )
     epochs = 0
     train_epoch = Trainer._train_epoch
 
@@ -42,7 +44,12 @@ def test_stopped_anywhere_it_ends_the_same(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    settings = {"method": method, "save_model": tmp_path / "resumed.safetensors", "run_dir": tmp_path / "run", **SETTINGS}
+    settings = {
+        "method": method,
+        "save_model": tmp_path / "resumed.safetensors",
+        "run_dir": tmp_path / "run",
+        **SETTINGS,
+    }
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_epoch", counting)
         if stopped_after == "its episode":
