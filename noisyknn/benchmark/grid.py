@@ -87,6 +87,8 @@ def run_cells(
     each cell is run by one of them. What cannot be run for its settings is told before anything is. Raises UsageError
     where one of the cells was run with other settings.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is not a folder; name a new one, or one of cells")
     folder.mkdir(parents=True, exist_ok=True)
     about = {"version": noisyknn.__version__, "data": data.digest(), "settings": dict(settings)}
     about = cast(dict[str, Any], json.loads(json.dumps(about)))
@@ -267,6 +269,10 @@ def _read_cells(folder: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        return cast(list[dict[str, Any]], json.loads(file.read_text(encoding="utf-8")))
+        records = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); remove it, or name another --out") from error
+    needed = {"cell", "accuracy", "recovery", *(field.name for field in dataclasses.fields(Cell))}
+    if not isinstance(records, list) or not all(isinstance(each, dict) and needed <= each.keys() for each in records):
+        raise InputError(f"{file} holds no cells of a table; remove it, or name another --out")
+    return cast(list[dict[str, Any]], records)

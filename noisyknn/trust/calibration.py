@@ -45,7 +45,7 @@ SETTLED = 3e-4
 GROWTHS = (0.0, 0.1, 0.2)
 """Values of the growth of noise with ambiguity that are tried, in ascending order."""
 LIKELIER = 5.0
-"""Logarithm of how many times likelier all labels must be with a little growth than without, to believe it: 150.
+"""Logarithm of how many times likelier, 150, all labels must be to speak for a little growth, or against a prior.
 What a network of few images is unsure of would pass for ambiguous otherwise."""
 SHARPER, SHARPEST = 1.02, 35
 """Factor from one temperature that is tried to the next, and the most such steps beyond the likeliest."""

@@ -194,6 +194,23 @@ def test_what_cannot_be_run_is_told_first(
     assert re.search(message, refused.stderr)
 
 
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1, 2]", '[{"cell": "../../x"}]', "[", ""])
+def test_a_folder_of_something_else_is_refused_first(
+    table: Table, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "clean", None)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cells.json").write_text(content)
+    refused = table("table1", *FEW)
+    assert refused.code == 3
+    assert "cells.json" in refused.stderr
+    assert "name another --out" in refused.stderr
+    assert (tmp_path / "out" / "cells.json").read_text() == content
+    file = tmp_path / "file"
+    file.touch()
+    assert "is not a folder" in table("table1", *FEW, "--out", file).stderr
+
+
 def test_all_four_files_are_needed(cli: Cli, digits: Path, tmp_path: Path) -> None:
     refused = cli("benchmark", "table2", "--data-set", "cifar10", "--out", tmp_path, "--images", digits)
     assert refused.code == 2
