@@ -29,6 +29,11 @@ def backbone_names() -> list[str]:
     return [*_OWN, *torchvision_models.names()]
 
 
+def is_own(name: str) -> bool:
+    """Whether a network is one of ours, not torchvision's."""
+    return name in _OWN
+
+
 def build_backbone(
     name: str,
     *,

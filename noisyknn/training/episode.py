@@ -22,6 +22,7 @@ from noisyknn.errors import MachineError
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.losses import LossFn, cross_entropy, expected_loss, mixed_loss, symmetric_cross_entropy
 from noisyknn.observer import Observer
+from noisyknn.training.graphs import Logits, graphed
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
 from noisyknn.training.memory import Memory
@@ -202,7 +203,15 @@ class Trainer:
         model = (plan.start or self.new_model()).to(self.device).to(memory_format=torch.channels_last)
         tracker = LossTracker(len(self.given_labels), self.device)
         optimizer = new_optimizer(model, config, bf16=self.bf16)
-        learner = Learner(model=model, optimizer=optimizer, tracker=tracker, objective=plan.objective.state)
+        logits = Logits(model, self.device, bf16=self.bf16)
+        learner = Learner(
+            model=model,
+            logits=logits,
+            whole_logits=graphed(logits, self.device),
+            optimizer=optimizer,
+            tracker=tracker,
+            objective=plan.objective.state,
+        )
         self.observer.start(name, plan.epochs * len(rows), "images")
         first = self._resume(learner, episode, plan.epochs)
         self.observer.advance(first * len(rows))
@@ -288,11 +297,10 @@ class Trainer:
     def _gradients(self, learner: Learner, objective: Objective, batch: Tensor, images: Tensor, parts: int) -> Tensor:
         """Leave the gradients of the batch's mean loss in the model; returns the losses (B,) to keep track of."""
         learner.optimizer.zero_grad()
+        logits = learner.whole_logits if parts == 1 else learner.logits
         tracked = []
         for samples, view in zip(torch.tensor_split(batch, parts), torch.tensor_split(images, parts), strict=True):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = learner.model(view)
-            total, losses = objective(logits.float(), samples)
+            total, losses = objective(logits(view), samples)
             (total.mean() * (len(samples) / len(batch))).backward()  # type: ignore[no-untyped-call]
             tracked.append(losses.detach())
         return torch.cat(tracked)

@@ -1,6 +1,6 @@
 """A network in training together with everything that the rest of its episode depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,10 @@ class Learner:
     """A network, its optimiser and its losses so far; random numbers are seeded anew each epoch and need no keeping."""
 
     model: Backbone
+    logits: Callable[[Tensor], Tensor]
+    """Images (B, 3, S, S) to float32 logits (B, C) of the model in training."""
+    whole_logits: Callable[[Tensor], Tensor]
+    """The same for batches that are not cut into parts, of which a GPU may make graphs."""
     optimizer: torch.optim.Optimizer
     tracker: LossTracker
     objective: Mapping[str, Tensor]

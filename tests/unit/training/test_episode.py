@@ -15,6 +15,7 @@ from noisyknn.models.backbone import Backbone, BackboneSpec, Tap
 from noisyknn.models.factory import build_backbone
 from noisyknn.training import episode as episode_module
 from noisyknn.training.episode import EpochReport, Plan, Trained, Trainer
+from noisyknn.training.graphs import Graphs, Logits
 
 CPU = torch.device("cpu")
 SAMPLES, CLASSES, SIZE = 40, 3, 8
@@ -581,3 +582,28 @@ def test_batches_that_do_not_fit_are_cut_and_give_the_same() -> None:
     assert small.memory.parts == 4
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("parts", "replayed"), [(1, True), (2, False)])
+def test_graphs_are_for_whole_batches(parts: int, replayed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(epochs=15, batch_size=20)
+    trainer = make_trainer(config)
+    trainer.memory.parts = parts
+    expected, replays = fit(trainer), []
+
+    def capture(module: Logits, example: Tensor) -> Callable[[Tensor], Tensor]:
+        module(example)
+
+        def replay(images: Tensor) -> Tensor:
+            replays.append(len(images))
+            logits: Tensor = module(images)
+            return logits
+
+        return replay
+
+    monkeypatch.setattr(episode_module, "graphed", lambda logits, _: Graphs(logits, capture))
+    found = fit(trainer)
+    assert bool(replays) is replayed
+    assert set(replays) <= {20}
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
