@@ -42,8 +42,13 @@ ROUNDS = 50
 """Most steps of expectation maximisation."""
 SETTLED = 3e-4
 """Change of the transition matrix below which they end."""
-GROWTHS = (0.0, 0.1, 0.2)
+GROWTHS = (0.0, 0.05, 0.1, 0.15, 0.2)
 """Values of the growth of noise with ambiguity that are tried, in ascending order."""
+LITTLE = 0.1
+"""The one of them that labels must ask for before any is believed."""
+MISFIT = 0.01
+"""Log-likelihood, per label that is believed wrong, by which more growth may be worse than the best and is still taken.
+Where people err, networks that have learnt their labels repeat it, and what is repeated speaks against noise."""
 LIKELIER = 5.0
 """Logarithm of how many times likelier, 150, all labels must be to speak for a little growth, or against a prior.
 What a network of few images is unsure of would pass for ambiguous otherwise."""
@@ -247,22 +252,22 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor, least_no
 def _with_growth(likeliest: Calibration, simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
     """The calibration with the largest growth that the labels do not speak against, if they ask for growth at all.
 
-    They do if a little makes them LIKELIER; or no less likely, where as much noise as is known to be there, the same on
+    They do if a LITTLE makes them LIKELIER; or no less likely, where as much noise as is known to be there, the same on
     all images (`simple`), makes them less likely than the `likeliest` is, by as much beyond TOLERANCE. Then they hardly
     tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People do mislabel
-    the ambiguous, so that is believed until the labels become less likely by more than TOLERANCE.
+    the ambiguous, so that is believed until the labels become less likely by more than MISFIT allows.
     """
-    candidates = [(_negative_log_likelihood(simple, evidence, given), simple)]
-    given_up = candidates[0][0] - _negative_log_likelihood(likeliest, evidence, given) - TOLERANCE
+    losses, candidates = [_negative_log_likelihood(simple, evidence, given)], [simple]
+    given_up = losses[0] - _negative_log_likelihood(likeliest, evidence, given) - TOLERANCE
     asked = 0.0 if given_up * len(given) >= LIKELIER else LIKELIER
     for growth in GROWTHS[1:]:
         noise = NoiseModel(transition=simple.noise.transition, growth=growth)
-        found = _maximised(candidates[-1][1], noise, evidence, given, steps=20)
-        candidates.append((_negative_log_likelihood(found, evidence, given), found))
-        if (candidates[0][0] - candidates[1][0]) * len(given) < asked:
+        candidates.append(_maximised(candidates[-1], noise, evidence, given, steps=20))
+        losses.append(_negative_log_likelihood(candidates[-1], evidence, given))
+        if growth == LITTLE and (losses[0] - losses[-1]) * len(given) < asked:
             return simple
-    best = min(loss for loss, _ in candidates)
-    return next(found for loss, found in reversed(candidates) if loss <= best + TOLERANCE)
+    tolerated = min(losses) + MISFIT * _noise_of(simple, evidence, given)
+    return next(found for loss, found in zip(reversed(losses), reversed(candidates), strict=True) if loss <= tolerated)
 
 
 def _fit_rows(given: Tensor, classes: int) -> Tensor:

@@ -88,6 +88,13 @@ def test_noise_that_grows_with_ambiguity_is_believed_once_many_labels_speak_for_
     assert calibrate(few.logs, few.given).noise.growth == 0
 
 
+def test_growth_may_explain_labels_a_little_worse_for_each_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ambiguous_noise(20_000, 0.2)
+    assert calibrate(made.logs, made.given).noise.growth == 0.2
+    monkeypatch.setattr(calibration_module, "MISFIT", 0.0)
+    assert calibrate(made.logs, made.given).noise.growth == 0.15  # the likeliest
+
+
 def test_a_network_that_is_sure_of_what_it_does_not_know_breaks_few_labels_while_these_are_few() -> None:
     """Evidence that is sharp and wrong of a third of the images explains labels as well as noise of a third does."""
     made = make(100, 10, symmetric(10, 0.0), spread=2.0)
