@@ -4,15 +4,22 @@ Distances to the nearest neighbours in the space of normalised features tell ima
 data (Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors). How far is far, the data say
 themselves: by the spread of the middle half of all samples, as in Tukey's fences (1977). What belongs to no class has
 a label at random: one that the image explains speaks against it (Bayes' rule). And it is like no class: the surer that
-the image is of one, the less it may be of none.
+the image is of one, the less it may be of none. How many there are, the data say too: where hardly any lies far out,
+those at the rim are the oddest of their class (empirical Bayes, by expectation maximisation).
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 FENCE = 2.2
 """Interquartile ranges above the upper quartile of the log-distances at which a sample is as likely foreign as not, if
-one class has half of it."""
+one class has half of it and USUAL of all are foreign."""
+USUAL, USUAL_ROWS = 0.01, 1000
+"""Share of foreign images that is taken for usual, and how many rows of such data count beside those at hand."""
+ROUNDS = 50
+"""Steps of expectation maximisation."""
 STEEPNESS = 4.0
 """How fast, per interquartile range, the log-odds of being foreign rise there."""
 SAME = 1e-3
@@ -35,5 +42,10 @@ def foreign(distances: Tensor, surprise: Tensor, sureness: Tensor) -> Tensor:
     lower, upper = torch.quantile(some, torch.tensor([0.25, 0.75], device=logs.device))
     spread = (upper - lower).clamp_min(1e-6)
     unlike = -sureness.clamp(1e-6, 1 - 1e-6).logit()
-    probability = torch.sigmoid(STEEPNESS * ((logs - upper) / spread - FENCE) + surprise.log() + unlike)
-    return torch.where(logs > upper, probability, 0.0)
+    odds = STEEPNESS * ((logs - upper) / spread - FENCE) + surprise.log() + unlike
+    odds = torch.where(logs > upper, odds, -torch.inf)
+    share = logs.new_tensor(USUAL)
+    for _ in range(ROUNDS):
+        probability = torch.sigmoid(odds + share.logit() - math.log(USUAL / (1 - USUAL)))
+        share = (probability.sum() + USUAL * USUAL_ROWS) / (len(odds) + USUAL_ROWS)
+    return probability

@@ -45,6 +45,23 @@ def test_quartiles_of_very_many_are_those_of_a_sample(monkeypatch: pytest.Monkey
     torch.testing.assert_close(foreign(distances), whole, atol=0.02, rtol=0)
 
 
+def test_how_many_are_foreign_the_data_say() -> None:
+    """The same image, as far out as may be or not, is foreign where others are and the oddest of its class elsewhere."""
+    distances = torch.rand(5000, generator=torch.Generator().manual_seed(0)) + 0.5
+    distances[0] = 3.6
+    alone = float(foreign(distances)[0])
+    distances[1:150] = 6.0
+    among_others = float(foreign(distances)[0])
+    assert alone < 0.2
+    assert among_others > 0.5
+
+
+@pytest.fixture
+def known_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outliers, "USUAL_ROWS", 10**9)
+
+
+@pytest.mark.usefixtures("known_share")
 def test_a_label_that_the_image_explains_speaks_for_its_class() -> None:
     distances = torch.rand(1000, generator=torch.Generator().manual_seed(0)) + 0.5
     distances[0] = 3.0
@@ -55,6 +72,7 @@ def test_a_label_that_the_image_explains_speaks_for_its_class() -> None:
     assert unexplained / (1 - unexplained) == pytest.approx(odds * 10, rel=1e-3)
 
 
+@pytest.mark.usefixtures("known_share")
 def test_an_image_that_is_surely_of_a_class_is_not_of_none() -> None:
     distances = torch.rand(1000, generator=torch.Generator().manual_seed(0)) + 0.5
     distances[0] = 3.0
