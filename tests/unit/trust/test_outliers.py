@@ -46,7 +46,7 @@ def test_quartiles_of_very_many_are_those_of_a_sample(monkeypatch: pytest.Monkey
 
 
 def test_how_many_are_foreign_the_data_say() -> None:
-    """The same image, as far out as may be or not, is foreign where others are and the oddest of its class elsewhere."""
+    """The same image is of no class where many lie far out, and the oddest of its class where none does."""
     distances = torch.rand(5000, generator=torch.Generator().manual_seed(0)) + 0.5
     distances[0] = 3.6
     alone = float(foreign(distances)[0])
