@@ -90,6 +90,7 @@ def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]
         shown = ["--images", "images", "--labels", table.name, "--label-column", column, "--seed", seed]
         commands.append(["clean", *shown, "--out", fixed.name])
         started = time.perf_counter()
+        options += ["--run-dir", folder / "run"]  # or one that was stopped would be gone on with, in less time
         run("clean", *options, "--out", fixed, "--save-probabilities", probabilities, "--summary", summary, "--quiet")
         seconds = time.perf_counter() - started
         judge = ["--label-column", column, "--truth-column", truth, "--probabilities", probabilities, "--json"]
