@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -31,13 +32,11 @@ from noisyknn.results import Labels, Outcome, Result, fixed_table, probability_t
 from noisyknn.training.device import find_device, thread_count, threads, wants_bf16
 from noisyknn.training.episode import Trainer
 from noisyknn.trust.calibration import calibrate
-from noisyknn.trust.decide import decide
-from noisyknn.trust.noise_model import expected_counts
+from noisyknn.trust.decide import DOUBTFUL, decide
+from noisyknn.trust.noise_model import expected_counts, of_copies
 from noisyknn.trust.outliers import foreign
 
 _NETWORK = "network."
-NOTED_DOUBT = 0.05
-"""Probability that labels have nothing to do with the images from which on the user is told."""
 
 
 def clean(
@@ -275,19 +274,22 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
     """What is made of the last episode, over all rows; -1 and NaN where the image is unreadable."""
     given, config, correction = trainer.given_labels, trainer.config, last.correction
     calibration = calibrate(correction.evidence, given, least_noise=correction.least_noise)
-    if calibration.doubt > NOTED_DOUBT:
+    doubtful = calibration.doubt > DOUBTFUL
+    if doubtful:
         trainer.observer.note(
             "the images tell next to nothing of the given labels: these are at random, or too little was learnt; "
             "confidence takes both for equally likely"
+            + (", and no label is corrected" if config.policy == "careful" else "")
         )
-    posterior = calibration.posterior(correction.evidence, given)
+    digests = torch.from_numpy(store.digests[rows]).to(trainer.device)
+    posterior = of_copies(calibration.posterior(correction.evidence, given), digests, given)
     prior = calibration.prior(correction.evidence)
     outside = foreign(correction.distances, calibration.surprise(correction.evidence, given), prior.amax(1))
     known = posterior * (1 - outside)[:, None]  # what is missing to 1: none of the classes
     labelled = given >= 0
     left_out = labelled & (correction.labels < 0)
     voted = torch.where(left_out, given, correction.voted)
-    verdict = decide(known, given, voted, config.policy, config.min_confidence)
+    verdict = decide(known, given, voted, config.policy, math.inf if doubtful else config.min_confidence)
 
     def over_all(values: Tensor, nothing: float) -> Any:
         array = values.cpu().numpy()

@@ -146,7 +146,7 @@ def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
     """What the run learnt about the noise, without any true label; of the readable rows.
 
     ``estimated_noise_rate`` is the expected share of wrong labels among the given ones, ``expected_right`` that of
-    right labels among all rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given
+    right labels among all these rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given
     label, expected number of rows and their share of the true class. ``no_class`` is the expected number of images that
     belong to none; their labels are wrong too, and in none of the flips. ``doubt`` is as in `Outcome`.
     """

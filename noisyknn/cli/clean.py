@@ -289,6 +289,19 @@ def clean(
         note(f"--max-noise: the networks of --method {used} have seen the labels, so noise may be under-estimated")
     if max_noise is not None and rate > max_noise:
         raise GateError(f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise {max_noise:g}")
+    if max_noise is not None and (worst := _worst_rate(result.summary)) > max_noise:
+        raise GateError(
+            f"the images tell next to nothing of the given labels; if these are at random, {worst:.2%} of them are "
+            f"wrong, more than --max-noise {max_noise:g}"
+        )
+
+
+def _worst_rate(summary: dict[str, Any]) -> float:
+    """Share of the given labels that is wrong if they are at random, 0 where they are surely not."""
+    from noisyknn.trust.decide import DOUBTFUL
+
+    counts = [one_class["given"] for one_class in summary["classes"]]
+    return 1 - sum((count / sum(counts)) ** 2 for count in counts) if summary["doubt"] > DOUBTFUL else 0.0
 
 
 def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:

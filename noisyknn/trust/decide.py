@@ -10,6 +10,10 @@ from noisyknn.config import PolicyName
 LIKELY = 0.5
 """Probability below which a label is more likely wrong than right."""
 
+DOUBTFUL = 0.05
+"""Probability that labels have nothing to do with the images from which on none is corrected carefully: what is then
+likeliest is the commonest class, whatever the image."""
+
 CARE = 1.5
 """How many times as likely as the given label a careful correction must be: to break a right label is worse than to
 leave a wrong one. Of two rules that break as many labels this mends more than a minimal confidence alone."""

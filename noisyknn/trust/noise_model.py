@@ -58,6 +58,22 @@ def posterior(prior: Tensor, likelihood: Tensor) -> Tensor:
     return joint / joint.sum(1, keepdim=True)
 
 
+def of_copies(posteriors: Tensor, images: Tensor, given: Tensor) -> Tensor:
+    """P(y | x, ỹ) (N, C) after copies of an image, those of equal `images` (N,), have been asked together.
+
+    Their labels `given` (N,), -1 for none, count as one, which is their geometric mean: a label that is copied with its
+    image says no more than once, and of labels that contradict each other the image decides.
+    """
+    _, kind, sizes = torch.unique(images, return_inverse=True, return_counts=True)
+    rows = torch.nonzero(sizes[kind] > 1)[:, 0]
+    kinds, kind = torch.unique(images[rows], return_inverse=True)
+    logs, labelled = posteriors[rows].clamp_min(LEAST).log(), (given[rows] >= 0).to(posteriors)[:, None]
+    sums = posteriors.new_zeros(len(kinds), posteriors.shape[1]).index_add_(0, kind, logs * labelled)
+    counts = posteriors.new_zeros(len(kinds), 1).index_add_(0, kind, labelled)
+    joint = torch.where(counts[kind] > 0, (sums / counts.clamp_min(1))[kind], logs).softmax(1)
+    return posteriors.index_copy(0, rows, joint)
+
+
 def expected_counts(posterior: Tensor, given: Tensor) -> Tensor:
     """How many samples of each true class (first) and given label to expect (C, C), from P(y | x, ỹ) (N, C)."""
     classes = posterior.shape[1]

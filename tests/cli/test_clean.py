@@ -277,6 +277,17 @@ def test_too_much_noise_ends_with_a_code_of_its_own(clean: Cli, fixed: Path, lim
     assert result.stderr.endswith(told) == (code == 4)
 
 
+def test_labels_that_images_tell_nothing_of_pass_no_limit_that_random_ones_would_exceed(clean: Cli, data: Path) -> None:
+    table = pd.read_csv(data / "labels.csv")
+    table["label"] = np.random.default_rng(0).permutation(table["label"].to_numpy())
+    table.to_csv(data / "labels.csv", index=False)
+    result = clean("--max-noise", 0.6)
+    assert result.code == 4
+    shares = table["label"].value_counts(normalize=True)
+    assert f"if these are at random, {1 - (shares**2).sum():.2%} of them are wrong, more than" in result.stderr
+    assert clean("--max-noise", 0.7, "--overwrite").code == 0
+
+
 def test_a_limit_of_noise_is_qualified_where_networks_have_seen_the_labels(clean: Cli) -> None:
     doubt = "--max-noise: the networks of --method ce have seen the labels, so noise may be under-estimated\n"
     assert doubt in clean("--method", "ce", "--max-noise", 1).stderr

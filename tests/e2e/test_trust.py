@@ -56,14 +56,16 @@ def test_right_labels_of_many_classes_with_two_rows_each_are_kept(tmp_path: Path
     assert (fixed["corrected_label"] == fixed["label"]).mean() >= 0.98
 
 
-def test_labels_at_random_are_neither_changed_nor_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.8, 0.1, 0.1)])
+def test_labels_at_random_are_neither_changed_nor_believed(tmp_path: Path, shares: tuple[float, ...]) -> None:
     table = draw(tmp_path / "images", rows=240)
-    table["label"] = np.random.default_rng(0).permutation(table["label"].to_numpy())
+    table["label"] = np.random.default_rng(0).choice(["red", "green", "blue"], len(table), p=shares)
     listening = Listening()
     result = noisyknn.clean(tmp_path / "images", table, observer=listening, **FAST_SETTINGS)
-    assert (result.table["corrected_label"] == result.table["label"]).mean() > 0.95
-    assert result.table["confidence"].mean() == pytest.approx(2 / 3, abs=0.1)
-    assert any("next to nothing" in note for note in listening.notes)
+    assert (result.table["corrected_label"] == result.table["label"]).all()
+    expected = 0.5 + 0.5 * sum(share**2 for share in shares)
+    assert result.table["confidence"].mean() == pytest.approx(expected, abs=0.12)
+    assert any("next to nothing" in note and "no label is corrected" in note for note in listening.notes)
 
 
 def test_copies_of_an_image_do_not_vouch_for_each_others_label(tmp_path: Path) -> None:
@@ -78,6 +80,25 @@ def test_copies_of_an_image_do_not_vouch_for_each_others_label(tmp_path: Path) -
     result = noisyknn.clean(tmp_path / "images", pd.concat(tables, ignore_index=True), **{**LONGER, "loss": "sce"})
     assert (result.table["corrected_label"] == result.table["clean_label"]).mean() > 0.95
     assert result.summary["estimated_noise_rate"] == pytest.approx(0.2, abs=0.05)
+
+
+def test_copies_of_an_image_agree_on_its_label(tmp_path: Path) -> None:
+    """Each image five times, of whose labels one is wrong and one is missing."""
+    once = draw(tmp_path / "images", rows=120)
+    other = once["clean_label"].map({"red": "green", "green": "blue", "blue": "red"})
+    tables = []
+    for copy in range(5):
+        labels = other if copy == 0 else once["clean_label"]
+        tables.append(once.assign(path=[f"{copy}-{path}" for path in once["path"]], label=labels))
+        for path in once["path"]:
+            shutil.copy(tmp_path / "images" / path, tmp_path / "images" / f"{copy}-{path}")
+    tables[4]["label"] = None
+    fixed = noisyknn.clean(tmp_path / "images", pd.concat(tables, ignore_index=True), **LONGER).table
+    of_image = fixed.assign(image=fixed["path"].str[2:]).groupby("image")
+    assert (of_image["corrected_label"].nunique() == 1).mean() > 0.95
+    assert (fixed["corrected_label"] == fixed["clean_label"]).mean() > 0.95
+    known = fixed[fixed["label"].notna()].assign(image=fixed["path"].str[2:]).drop_duplicates(["image", "label"])
+    assert known.groupby("image")["label_score"].sum().max() <= 1 + 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from noisyknn.trust.noise_model import STRENGTH, NoiseModel, expected_counts, posterior, reestimated
+from noisyknn.trust.noise_model import STRENGTH, NoiseModel, expected_counts, of_copies, posterior, reestimated
 from tests.unit.trust.made_labels import symmetric
 
 PRIOR = torch.tensor([[0.999, 0.0005, 0.0005], [0.5, 0.4, 0.1], [0.34, 0.33, 0.33]])
@@ -67,3 +67,25 @@ def test_a_class_of_many_rows_speaks_for_itself() -> None:
     found = reestimated(beliefs, given, CREDIT)
     assert found[0].tolist() == pytest.approx([1, 0], abs=2e-3)
     assert found[1].tolist() == pytest.approx([1000 / 11_000, 10_000 / 11_000], abs=2e-3)
+
+
+def test_labels_of_copies_count_as_one() -> None:
+    """Rows 0, 2, 3 are one image, of which row 3 has no label; 1 is alone; 4 and 5 have no label at all."""
+    images, given = torch.tensor([7, 8, 7, 7, 9, 9]), torch.tensor([0, 1, 1, -1, -1, -1])
+    beliefs = torch.tensor([[0.8, 0.2], [0.3, 0.7], [0.1, 0.9], [0.5, 0.5], [0.6, 0.4], [0.6, 0.4]])
+    found = of_copies(beliefs, images, given)
+    odds = (0.8 / 0.2 * 0.1 / 0.9) ** 0.5
+    joint = torch.tensor([odds, 1.0]) / (1 + odds)
+    torch.testing.assert_close(found, torch.stack([joint, beliefs[1], joint, joint, beliefs[4], beliefs[5]]))
+    assert torch.equal(found[1], beliefs[1])
+
+
+def test_a_label_that_is_copied_with_its_image_says_no_more() -> None:
+    beliefs = torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.3, 0.7]])
+    found = of_copies(beliefs, torch.tensor([1, 1, 2]), torch.tensor([0, 0, 1]))
+    torch.testing.assert_close(found, beliefs)
+
+
+def test_certain_labels_of_copies_may_contradict_each_other() -> None:
+    beliefs = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(of_copies(beliefs, torch.tensor([1, 1]), torch.tensor([0, 1])), torch.full((2, 2), 0.5))
