@@ -28,6 +28,10 @@ _NOT_CSV = {
     b"\xff\xfe": "is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT",
     b"\xfe\xff": "is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT",
 }
+_NULLABLE = {"bool": "boolean"} | {
+    f"{u}int{bits}": f"{u.upper()}Int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)
+}
+"""pandas' types for values some of which are missing, by Arrow's."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -138,13 +142,20 @@ def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
 
 
 def _readable_by_pandas(table: pa.Table) -> pa.Table:
-    """`table` without the types in pandas' metadata that pandas itself writes but cannot read: dictionaries, lists."""
+    """`table` so that pandas reads its columns as it would have in the Parquet file that they come from.
+
+    Its metadata tell of Arrow's types, which few programs expect, and of some that pandas cannot read (dictionaries,
+    lists): of these a column is what pandas makes of its values, of a type for missing ones where it has some.
+    """
     about = json.loads(table.schema.metadata[b"pandas"])
-    for column in about["columns"]:
+    for place, column in enumerate(about["columns"]):
         try:
-            pd.api.types.pandas_dtype(column["numpy_type"])
+            known = not isinstance(pd.api.types.pandas_dtype(column["numpy_type"]), pd.ArrowDtype)
         except (TypeError, NotImplementedError):
-            column["numpy_type"] = "object"
+            known = False
+        if not known:
+            nullable = _NULLABLE.get(str(table.schema.field(place).type), "object")
+            column["numpy_type"] = nullable if table.column(place).null_count else "object"
     return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(about)})
 
 

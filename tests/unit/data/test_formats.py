@@ -382,3 +382,23 @@ def test_a_column_that_parquet_cannot_hold_is_refused_and_csv_named_as_the_cure(
     assert list(tmp_path.iterdir()) == []
     write_table(frame, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == b"path,odd\na.png,x\nb.png,1\n"
+
+
+def test_pandas_reads_a_table_that_went_through_as_it_reads_the_one_that_came(tmp_path: Path) -> None:
+    there, back = tmp_path / "there.parquet", tmp_path / "back.parquet"
+    before = pd.DataFrame(
+        {
+            "path": ["a", "b"],
+            "text": ["x", None],
+            "label": [1, 2],
+            "count": pd.array([1, None], dtype="UInt8"),
+            "whole": pd.array([2**60 + 1, None], dtype="Int64"),
+            "flag": pd.array([True, None], dtype="boolean"),
+            "share": [1.5, None],
+            "kind": pd.Categorical(["x", "y"]),
+            "day": pd.to_datetime(["2020-01-01", "2020-01-02"]),
+        }
+    )
+    before.to_parquet(there, index=False)
+    write_table(read_table(there).frame, back)
+    pd.testing.assert_frame_equal(pd.read_parquet(back), pd.read_parquet(there))
