@@ -69,7 +69,8 @@ def clean(
     max_noise: Annotated[
         float | None,
         typer.Option(
-            help="End with exit code 4 if the estimated share of wrong labels is larger; all is written.",
+            help="End with exit code 4 if the estimated share of wrong labels is larger, or would be if labels that "
+            "images tell nothing of are at random; all is written.",
             rich_help_panel=CORRECTION,
         ),
     ] = None,

@@ -11,7 +11,8 @@ correction of Patrini et al. (2017). Weak priors hold b, T and the classes' size
 
 Much noise and sharp evidence explain labels almost as well as little noise and blurred evidence. Evidence that has seen
 the labels of others, which others have learnt, or that has learnt people's habits, errs towards little noise. So of all
-values that explain the labels within TOLERANCE of the best, those with the most noise are taken.
+values that explain the labels within TOLERANCE of the best, those with the most noise are taken; of its growth with
+ambiguity, the largest that MISFIT allows.
 """
 
 import dataclasses
