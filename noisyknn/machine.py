@@ -1,7 +1,6 @@
 """What this machine offers, and what `clean` would choose on it."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 from typing import Any
@@ -9,8 +8,10 @@ from typing import Any
 import torch
 
 from noisyknn.data.store import available_memory
+from noisyknn.neighbors.base import fastest_search
 from noisyknn.presets import DEFAULT_METHOD, auto_settings
-from noisyknn.training.device import bf16_features, find_device, wants_bf16
+from noisyknn.processor import bf16_features
+from noisyknn.training.device import find_device, wants_bf16
 
 GIB = 1 << 30
 
@@ -39,7 +40,7 @@ def examine() -> dict[str, Any]:
         "choices": {
             "device": str(device),
             "precision": "bf16" if wants_bf16("auto", device) else "fp32",
-            "search": "faiss" if importlib.util.find_spec("faiss") and device.type == "cpu" else "torch",
+            "search": fastest_search(device),
             "backbone": settings["backbone"],
             "episodes": settings["episodes"],
             "epochs": settings["epochs"],

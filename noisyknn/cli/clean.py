@@ -171,7 +171,7 @@ def clean(
     search: Annotated[
         Literal["auto", "torch", "faiss"] | None,
         typer.Option(
-            help="Who finds neighbours: auto takes faiss on the CPU where installed.",
+            help="Who finds neighbours: auto takes faiss, where installed, on a CPU without bf16.",
             show_default="auto",
             rich_help_panel=CORRECTION,
         ),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from noisyknn.errors import UsageError
-from noisyknn.neighbors import faiss_search, torch_search
+from noisyknn.neighbors import bf16_search, faiss_search, torch_search
+from noisyknn.processor import bf16_features
 
 SPARE = 8
 """Candidates asked for beyond k + 1, so that rounding in a search cannot push a true neighbour out."""
@@ -47,18 +48,26 @@ class Neighbors:
 
 
 def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -> Search:
-    """The search of that name; ``auto`` is faiss on the CPU where it is installed, else torch.
+    """The search of that name; ``auto`` is `fastest_search`.
 
     Raises UsageError where faiss is not installed, MachineError where it cannot be loaded.
     """
-    installed = faiss_search.is_installed()
-    if name == "faiss" and not installed:
+    if name == "faiss" and not faiss_search.is_installed():
         raise UsageError("--search faiss needs faiss: pip install 'noisyknn[cpu]' or 'noisyknn[gpu]'")
-    use_faiss = name == "faiss" or (name == "auto" and installed and device.type == "cpu")
-    if not use_faiss:
-        return torch_search.search
-    faiss_search.check_loads()
-    return faiss_search.search
+    if name == "faiss" or (name == "auto" and fastest_search(device) == "faiss"):
+        faiss_search.check_loads()
+        return faiss_search.search
+    return bf16_search.search if _is_cpu_with_bf16(device) else torch_search.search
+
+
+def fastest_search(device: torch.device) -> Literal["torch", "faiss"]:
+    """``faiss`` on a CPU without instructions for bf16 where it is installed, else ``torch``."""
+    is_slow_cpu = device.type == "cpu" and not _is_cpu_with_bf16(device)
+    return "faiss" if is_slow_cpu and faiss_search.is_installed() else "torch"
+
+
+def _is_cpu_with_bf16(device: torch.device) -> bool:
+    return device.type == "cpu" and bool(bf16_features())
 
 
 def nearest(

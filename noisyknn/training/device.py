@@ -3,12 +3,12 @@
 import contextlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from noisyknn.config import Config, Precision
 from noisyknn.errors import MachineError, UsageError
+from noisyknn.processor import bf16_features
 
 TINY_STEP = 1 << 16
 """Pixels of a batch below which one thread trains about as fast as several."""
@@ -57,12 +57,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def bf16_features() -> list[str]:
-    """The processor's instructions for bf16: ``amx_bf16``, ``avx512_bf16``, both or (also off Linux) none."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return []
-    return [name for name in ("amx_bf16", "avx512_bf16") if name in flags]

@@ -260,9 +260,9 @@ def _with_growth(likeliest: Calibration, simple: Calibration, evidence: Tensor, 
     """The calibration with the largest growth that the labels do not speak against, if they ask for growth at all.
 
     They do if a LITTLE makes them LIKELIER; or no less likely, where as much noise as is known to be there, the same on
-    all images (`simple`), makes them less likely than the `likeliest` is, by as much beyond the tolerance. Then they hardly
-    tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People do mislabel
-    the ambiguous, so that is believed until the labels become less likely by more than MISFIT allows.
+    all images (`simple`), makes them less likely than the `likeliest` is, by as much beyond the tolerance. Then they
+    hardly tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People do
+    mislabel the ambiguous, so that is believed until the labels become less likely by more than MISFIT allows.
     """
     losses, candidates = [_negative_log_likelihood(simple, evidence, given)], [simple]
     given_up = losses[0] - _negative_log_likelihood(likeliest, evidence, given) - _tolerance(likeliest, evidence, given)

@@ -28,6 +28,7 @@ LAYERS = (
     "metrics",
     "runs",
     "files",
+    "processor",
     "observer",
     "config",
     "errors",

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from noisyknn.errors import MachineError, UsageError
-from noisyknn.neighbors import base, faiss_search, torch_search
-from noisyknn.neighbors.base import Neighbors, Search, angular_distances, find_search, nearest
+from noisyknn.neighbors import base, bf16_search, faiss_search, torch_search
+from noisyknn.neighbors.base import Neighbors, Search, angular_distances, fastest_search, find_search, nearest
 
 
 def coarsely(references: Tensor, queries: Tensor, count: int) -> Tensor:
@@ -20,6 +20,7 @@ SEARCHES = pytest.mark.parametrize(
     [
         pytest.param(torch_search.search, id="torch"),
         pytest.param(coarsely, id="torch-gpu"),
+        pytest.param(bf16_search.search, id="torch-bf16"),
         pytest.param(faiss_search.search, id="faiss", marks=NEEDS_FAISS),
     ],
 )
@@ -153,6 +154,9 @@ def test_tiles_change_nothing(search: Search, elements: int, monkeypatch: pytest
     monkeypatch.setattr(base, "QUERIES", 23)
     monkeypatch.setattr(torch_search, "REFERENCES_PER_TILE", 7)
     monkeypatch.setattr(torch_search, "CPU_ELEMENTS", 5 * 7)
+    monkeypatch.setattr(bf16_search, "REFERENCES_PER_TILE", 7)
+    monkeypatch.setattr(bf16_search, "QUERIES_PER_TILE", 5)
+    monkeypatch.setattr(bf16_search, "SPARE", 1)
     features = draw(50, 4)
     features[[5, 6, 30]] = features[49].clone()
     check(features, list(range(50)), 4, search)
@@ -163,11 +167,13 @@ def test_tiles_change_nothing(search: Search, elements: int, monkeypatch: pytest
 @pytest.mark.parametrize("count", [1, 7, 12, 30])
 def test_a_search_finds_the_nearest_rows(search: Search, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_search, "REFERENCES_PER_TILE", 11)
+    monkeypatch.setattr(bf16_search, "REFERENCES_PER_TILE", 11)
+    monkeypatch.setattr(bf16_search, "SPARE", 0)
     references, queries = draw(30, 4), draw(9, 4, seed=1)
     found = search(references, queries, count)
     assert found.dtype == torch.int64
     distances = (queries[:, None] - references).square().sum(2)
-    assert found.shape == (9, min(2 * count, 30) if search is coarsely else count)
+    assert found.shape == (9, min(2 * count, 30) if search in (coarsely, bf16_search.search) else count)
     for row, nearest_rows in enumerate(distances.argsort(1)[:, :count].tolist()):
         assert set(nearest_rows) <= set(found[row].tolist())
         assert len(set(found[row].tolist())) == found.shape[1]
@@ -222,11 +228,16 @@ def test_features_and_references_are_left_alone() -> None:
 
 
 @NEEDS_FAISS
-def test_auto_takes_faiss_on_the_cpu_only() -> None:
-    assert find_search("auto", CPU) is faiss_search.search
-    assert find_search("auto", torch.device("cuda")) is torch_search.search
-    assert find_search("faiss", torch.device("cuda")) is faiss_search.search
-    assert find_search("torch", CPU) is torch_search.search
+@pytest.mark.parametrize("features", [[], ["avx512_bf16"]])
+def test_auto_takes_faiss_on_a_cpu_without_bf16_only(features: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "bf16_features", lambda: features)
+    gpu = torch.device("cuda")
+    assert find_search("auto", CPU) is (bf16_search.search if features else faiss_search.search)
+    assert find_search("torch", CPU) is (bf16_search.search if features else torch_search.search)
+    assert find_search("faiss", CPU) is faiss_search.search
+    assert (fastest_search(CPU), fastest_search(gpu)) == ("torch" if features else "faiss", "torch")
+    assert find_search("auto", gpu) is torch_search.search
+    assert find_search("faiss", gpu) is faiss_search.search
 
 
 @NEEDS_FAISS
@@ -241,6 +252,7 @@ def test_faiss_stays_on_the_cpu_where_the_features_are(monkeypatch: pytest.Monke
 
 def test_without_faiss_auto_takes_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: False)
+    monkeypatch.setattr(base, "bf16_features", list)
     assert find_search("auto", CPU) is torch_search.search
     with pytest.raises(UsageError, match=r"--search faiss needs faiss: pip install 'noisyknn\[cpu\]'"):
         find_search("faiss", CPU)
@@ -259,6 +271,7 @@ def test_faiss_is_found_without_being_loaded(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_faiss_that_cannot_be_loaded_is_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: True)
+    monkeypatch.setattr(base, "bf16_features", list)
     monkeypatch.setitem(sys.modules, "faiss", None)  # importing it raises ImportError
     with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*--search torch"):
         find_search("auto", CPU)
@@ -288,6 +301,56 @@ def test_products_in_tf32_lose_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> 
     _, coarse = whole(rounded, features.square().sum(1), rounded, 20, 400)
     missed = [row for row in range(200) if not set(exact[row].tolist()) <= set(coarse[row].tolist())]
     assert len(missed) > 100  # what would be lost
+
+
+@pytest.mark.parametrize("spread", [0.3, 3e-3, 0.0])
+def test_products_in_bf16_lose_no_neighbour(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of points, and of a cluster so tight that two pieces of a number tell them apart, or not, or nothing does."""
+    features = torch.cat([3 + spread * draw(200, 8), 5 * draw(400, 8, seed=1)])
+    features -= features.mean(0)
+    searched, columns, in_float32 = [], bf16_search.columns, torch_search.search
+
+    def counting(references: Tensor, queries: Tensor, pieces: int) -> tuple[Tensor, Tensor, Tensor]:
+        searched.append(len(queries))
+        return columns(references, queries, pieces)
+
+    def counting_too(references: Tensor, queries: Tensor, count: int) -> Tensor:
+        searched.append(len(queries))
+        return in_float32(references, queries, count)
+
+    monkeypatch.setattr(bf16_search, "columns", counting)
+    monkeypatch.setattr(torch_search, "search", counting_too)
+    monkeypatch.setattr(bf16_search, "SPARE", 0)
+    found = bf16_search.search(features, features, 20)
+    assert searched[0] == 600
+    assert 200 <= searched[1] < 400
+    assert len(searched) == 2 if spread == 0.3 else 200 <= searched[2] < 300
+    squared = (features[:, None].double() - features.double()).square().sum(2)
+    farthest = squared.gather(1, found).sort(1).values[:, :20]
+    torch.testing.assert_close(farthest, squared.sort(1).values[:, :20], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_bf16_columns_lose_no_more_than_they_say(pieces: int, scale: float) -> None:
+    references, queries = scale * draw(70, 30), scale * draw(40, 30, seed=1)
+    queries[0] = references[0]
+    pool, asked, lost = bf16_search.columns(references, queries, pieces)
+    assert pool.dtype == asked.dtype == torch.bfloat16
+    halves = (queries[:, None].double() - references.double()).square().sum(2) / 2
+    error = (asked.double() @ pool.double().T - halves - lost[:, None]).abs() / lost[:, None]
+    assert 0.05 < error.max() <= 1
+    assert (lost < 2.0 ** (-7 * pieces) * halves.mean()).all()
+
+
+@pytest.mark.parametrize(("width", "count"), [(1, 1), (31, 1), (32, 1), (203, 6), (203, 7), (203, 203), (203, 300)])
+def test_the_smallest_by_groups_are_those_by_sorting(width: int, count: int) -> None:
+    values = torch.randint(-3, 1 << 15, (9, width), generator=torch.Generator().manual_seed(0)).short()
+    values[0] = 7  # all equal
+    found, places = bf16_search.smallest(values, count)
+    assert torch.equal(values.gather(1, places), found.short())
+    assert torch.equal(found.sort(1).values, values.sort(1).values[:, :count].int())
+    assert all(len(set(row)) == len(row) for row in places.tolist())
 
 
 def test_tf32_has_ten_bits_and_the_switch_for_it_is_put_back() -> None:
