@@ -11,8 +11,8 @@ correction of Patrini et al. (2017). Weak priors hold b, T and the classes' size
 
 Much noise and sharp evidence explain labels almost as well as little noise and blurred evidence. Evidence that has seen
 the labels of others, which others have learnt, or that has learnt people's habits, errs towards little noise. So of all
-values that explain the labels within the tolerance of the best, those with the most noise are taken; of its growth
-with ambiguity, the largest that MISFIT allows.
+values that explain the labels within TOLERANCE of the best, those with the most noise are taken; of its growth with
+ambiguity, the largest that MISFIT allows.
 """
 
 import dataclasses
@@ -65,9 +65,8 @@ RESERVE = 0.5
 MOST_DOUBT = 0.5
 """Labels that cannot be told from the images: either they are at random or the network has learnt nothing, which are
 taken for equally likely."""
-TOLERANCE, OF_WRONG = 2e-4, 1.2e-3
-"""Log-likelihood per label, or if that is more, per label that is believed wrong, by which more noise may be worse than
-the best and is still taken."""
+TOLERANCE = 2e-4
+"""Log-likelihood per label by which more noise may be worse than the best and is still taken."""
 TILE_ELEMENTS = 1 << 22
 """Rows times classes of one tile."""
 FIT_ELEMENTS, GROWTH_ELEMENTS = 1 << 22, 1 << 19
@@ -230,11 +229,11 @@ def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
 
 
 def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor, least_noise: float) -> Calibration:
-    """The calibration with the highest temperature factor, and with it the most noise, within the tolerance.
+    """The calibration with the highest temperature factor, and with it the most noise, within TOLERANCE.
 
     Beyond it, the one with the first that comes to `least_noise`.
     """
-    most = _negative_log_likelihood(likeliest, evidence, given) + _tolerance(likeliest, evidence, given)
+    least = _negative_log_likelihood(likeliest, evidence, given)
     found = likeliest
     for _ in range(min(SHARPEST, evidence.shape[0] // (ROWS_PER_STEP * evidence.shape[1]))):
         sharper = dataclasses.replace(found, temperature=SHARPER * found.temperature, offsets=SHARPER * found.offsets)
@@ -244,28 +243,23 @@ def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor, least_no
             sharper = dataclasses.replace(sharper, noise=NoiseModel(transition=transition, growth=0.0))
             if (transition - before).abs().max() < SETTLED:
                 break
-        unlikely = _negative_log_likelihood(sharper, evidence, given) > most
+        unlikely = _negative_log_likelihood(sharper, evidence, given) > least + TOLERANCE
         if unlikely and _noise_of(found, evidence, given) >= least_noise:
             break
         found = sharper
     return found
 
 
-def _tolerance(likeliest: Calibration, evidence: Tensor, given: Tensor) -> float:
-    """By how much less likely labels may become."""
-    return max(TOLERANCE, OF_WRONG * _noise_of(likeliest, evidence, given))
-
-
 def _with_growth(likeliest: Calibration, simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
     """The calibration with the largest growth that the labels do not speak against, if they ask for growth at all.
 
     They do if a LITTLE makes them LIKELIER; or no less likely, where as much noise as is known to be there, the same on
-    all images (`simple`), makes them less likely than the `likeliest` is, by as much beyond the tolerance. Then they
-    hardly tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People do
-    mislabel the ambiguous, so that is believed until the labels become less likely by more than MISFIT allows.
+    all images (`simple`), makes them less likely than the `likeliest` is, by as much beyond TOLERANCE. Then they hardly
+    tell an image that is mislabelled since it is ambiguous from one that the network is unsure of. People do mislabel
+    the ambiguous, so that is believed until the labels become less likely by more than MISFIT allows.
     """
     losses, candidates = [_negative_log_likelihood(simple, evidence, given)], [simple]
-    given_up = losses[0] - _negative_log_likelihood(likeliest, evidence, given) - _tolerance(likeliest, evidence, given)
+    given_up = losses[0] - _negative_log_likelihood(likeliest, evidence, given) - TOLERANCE
     asked = 0.0 if given_up * len(given) >= LIKELIER else LIKELIER
     for growth in GROWTHS[1:]:
         noise = NoiseModel(transition=simple.noise.transition, growth=growth)
