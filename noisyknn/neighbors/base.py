@@ -3,15 +3,19 @@
 Shapes: N samples, R references, Q queries of one tile, D features, k neighbours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from noisyknn.errors import UsageError
-from noisyknn.neighbors import bf16_search, faiss_search, torch_search
+from noisyknn.neighbors import faiss_search
+from noisyknn.neighbors.bf16_search import Bf16Search
+from noisyknn.neighbors.faiss_search import FaissSearch
+from noisyknn.neighbors.torch_search import Tf32Search, TorchSearch
 from noisyknn.processor import bf16_features
 
 SPARE = 8
@@ -23,16 +27,13 @@ TILE_ELEMENTS, GPU_TILE_ELEMENTS = 1 << 20, 1 << 26
 work at once, 256 MiB."""
 
 
-class Search(Protocol):
-    """Finds candidates: the rows of `references` (R, D) nearest to each of `queries` (Q, D), and maybe some more.
+Search = Callable[[Tensor, int], Callable[[Tensor], Tensor]]
+"""Takes references (R, D) and a count <= R, and returns what finds candidates for queries (Q, D): the indices (Q, count
+or more), int64 and in any order, of the references nearest to each, and maybe some more; all float32 on one device.
 
-    Searches may compute |q|² - 2 q·r + |r|², which cancels the digits that count where features lie far from the
-    origin: `references` have zero mean, and `queries` are shifted alike.
-    """
-
-    def __call__(self, references: Tensor, queries: Tensor, count: int) -> Tensor:
-        """Indices (Q, count or more) into `references`, int64, in any order; count <= R; both float32 on one device."""
-        ...
+Searches may compute |q|² - 2 q·r + |r|², which cancels the digits that count where features lie far from the origin:
+the references have zero mean, and queries are shifted alike.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,10 @@ def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -
         raise UsageError("--search faiss needs faiss: pip install 'noisyknn[cpu]' or 'noisyknn[gpu]'")
     if name == "faiss" or (name == "auto" and fastest_search(device) == "faiss"):
         faiss_search.check_loads()
-        return faiss_search.search
-    return bf16_search.search if _is_cpu_with_bf16(device) else torch_search.search
+        return FaissSearch
+    if device.type == "cuda":
+        return Tf32Search
+    return Bf16Search if _is_cpu_with_bf16(device) else TorchSearch
 
 
 def fastest_search(device: torch.device) -> Literal["torch", "faiss"]:
@@ -88,13 +91,25 @@ def nearest(
     pool -= centre
     tile_rows = min(QUERIES, rows_of_tile(count, features.device))
     everyone = torch.arange(len(features), device=features.device) if samples is None else samples
+    find = search(pool, count)
     for tile in torch.split(everyone, tile_rows):
-        rows = references[search(pool, features[tile] - centre, count)]  # (Q, count or more)
-        rows = rows.sort(dim=1).values  # so that the stable sort below settles ties by row
+        rows = references[find(features[tile] - centre)]  # (Q, count or more)
         squared = _squared_distances(features, tile, rows)
         squared[rows == tile[:, None]] = torch.inf
-        order = squared.argsort(dim=1, stable=True)[:, :k]
-        yield Neighbors(samples=tile, rows=rows.gather(1, order), distances=squared.gather(1, order).sqrt())
+        # as bits, floats that are not negative are integers of the same order, and rows settle ties
+        keys = _smallest((squared.view(torch.int32).long() << 32) | rows, k)
+        distances = (keys >> 32).int().view(torch.float32).sqrt()
+        yield Neighbors(samples=tile, rows=keys & 0xFFFFFFFF, distances=distances)
+
+
+def _smallest(keys: Tensor, count: int) -> Tensor:
+    """The `count` smallest of each row of `keys` (Q, R), in order."""
+    if keys.is_cuda:
+        return keys.topk(count, largest=False).values
+    # numpy sorts integers several times faster than torch
+    found = np.partition(keys.numpy(), count - 1, axis=1)[:, :count]
+    found.sort(axis=1)
+    return torch.from_numpy(found)
 
 
 def rows_of_tile(elements: int, device: torch.device) -> int:

@@ -5,15 +5,18 @@ product of W columns. None is negative, so their bits are integers of the same o
 smallest several times faster than torch of floats.
 """
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from noisyknn.neighbors import torch_search
+from noisyknn.neighbors.torch_search import TorchSearch
 
 REFERENCES_PER_TILE = 1 << 16
 """At most 2¹⁶, which is what two bytes can number."""
-QUERIES_PER_TILE = 256
+QUERIES_PER_TILE = 64
+"""So that their products with the references of a tile cache."""
 GROUP = 16
 """References of a group, of which only the nearest is looked at first."""
 SPARE = 32
@@ -24,43 +27,63 @@ PIECES = 3
 """Numbers of bf16 that a float32 is the sum of."""
 
 
-def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Indices (Q, m) of the references (R, D) nearest to each query (Q, D), all of the `count` nearest among them.
+class Bf16Search:
+    """Finds the `count` references (R, D) nearest to queries by L2, and about twice as many candidates.
 
     By the first bf16 piece of each number; where that does not prove that all of the nearest are among the candidates,
     by the first two; and where that does not either, as among many references at the same distance, in float32.
     """
-    candidates = min(2 * count + SPARE, len(references))
-    found = torch.empty(len(queries), candidates, dtype=torch.int64)
-    unproven = torch.arange(len(queries))
-    for pieces in (1, 2):
-        pool, asked, lost = columns(references, queries[unproven], pieces)
-        keys = torch.cat([_nearest(pool, tile, candidates) for tile in torch.split(asked, QUERIES_PER_TILE)])
-        found[unproven] = keys & 0xFFFFFFFF
-        halves = (keys >> 32).short().view(torch.bfloat16).float()  # |q - r|² / 2 + lost, rounded
-        least, most = halves.kthvalue(count).values * (1 + ROUNDING), halves.amax(1) * (1 - ROUNDING)
-        unproven = unproven[(most - least <= 2 * lost) & (candidates < len(references))]
-        if len(unproven) == 0:
-            return found
-    found[unproven] = torch_search.search(references, queries[unproven], candidates)
-    return found
+
+    def __init__(self, references: Tensor, count: int) -> None:
+        self._references, self._count = references, count
+        self._candidates = min(2 * count + SPARE, len(references))
+        self._columns: dict[int, Columns] = {}
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Indices (Q, m) of the references nearest to each query (Q, D)."""
+        found = torch.empty(len(queries), self._candidates, dtype=torch.int64)
+        unproven = torch.arange(len(queries))
+        for pieces in (1, 2):
+            if pieces not in self._columns:
+                self._columns[pieces] = Columns(self._references, pieces)
+            asked, lost = self._columns[pieces].queries(queries[unproven])
+            keys = _nearest(self._columns[pieces].references, asked, self._candidates)
+            found[unproven] = keys & 0xFFFFFFFF
+            near, far = _halves(_smallest_keys(keys, self._count).amax(1)), _halves(keys.amax(1))
+            is_proven = far * (1 - ROUNDING) - near * (1 + ROUNDING) > 2 * lost
+            unproven = unproven[~is_proven & (self._candidates < len(self._references))]
+            if len(unproven) == 0:
+                return found
+        found[unproven] = self._in_float32(queries[unproven])
+        return found
+
+    @functools.cached_property
+    def _in_float32(self) -> TorchSearch:
+        return TorchSearch(self._references, self._candidates)
 
 
-def columns(references: Tensor, queries: Tensor, pieces: int) -> tuple[Tensor, Tensor, Tensor]:
-    """bf16 columns (R, W) and (Q, W) whose products are |q - r|² / 2 + lost, to within lost (Q,), so not negative."""
-    of_references, references_left = _split(references, pieces)
-    of_queries, queries_left = _split(queries, pieces)
-    rest = _norms(queries_left)
-    lost = rest * _norms(references).max() + (_norms(queries) + rest) * _norms(references_left).max()
-    pairs = [(0, 0)]
-    if pieces == 2:  # what the second pieces are together is lost too
-        lost += _norms(of_queries[1]) * _norms(of_references[1]).max()
-        pairs += [(0, 1), (1, 0)]
-    heights, _ = _split(_norms(references)[:, None].square() / 2, PIECES)
-    offsets, _ = _split(_norms(queries)[:, None].square() / 2 + lost[:, None], PIECES)
-    pool = [*(of_references[right] for _, right in pairs), *heights, *map(torch.ones_like, heights)]
-    asked = [*(-of_queries[left] for left, _ in pairs), *map(torch.ones_like, offsets), *offsets]
-    return torch.cat(pool, 1), torch.cat(asked, 1), lost
+class Columns:
+    """bf16 columns (R, W) of `references` and (Q, W) of `queries`, whose products tell how far these are."""
+
+    def __init__(self, references: Tensor, pieces: int) -> None:
+        parts, left = _split(references, pieces)
+        self._pieces = pieces
+        self._longest, self._most_left = _norms(references).max(), _norms(left).max()
+        self._most_second = _norms(parts[-1]).max()
+        heights, _ = _split(_norms(references)[:, None].square() / 2, PIECES)
+        order = parts if pieces == 1 else [parts[0], parts[1], parts[0]]
+        self.references = torch.cat([*order, *heights, *map(torch.ones_like, heights)], 1)
+
+    def queries(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns whose products with the references' are |q - r|² / 2 + lost to within lost (Q,), so not negative."""
+        parts, left = _split(-queries, self._pieces)
+        rest = _norms(left)
+        lost = rest * self._longest + (_norms(queries) + rest) * self._most_left
+        if self._pieces == 2:  # what the second pieces are together is lost too
+            lost += _norms(parts[1]) * self._most_second
+        offsets, _ = _split(_norms(queries)[:, None].square() / 2 + lost[:, None], PIECES)
+        order = parts if self._pieces == 1 else [parts[0], parts[0], parts[1]]
+        return torch.cat([*order, *map(torch.ones_like, offsets), *offsets], 1), lost
 
 
 def _norms(rows: Tensor) -> Tensor:
@@ -78,12 +101,22 @@ def _split(values: Tensor, pieces: int) -> tuple[list[Tensor], Tensor]:
 
 def _nearest(pool: Tensor, queries: Tensor, count: int) -> Tensor:
     """The `count` references of the smallest product with each query: its bits times 2³² plus the reference's index."""
-    best = torch.empty(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(pool), REFERENCES_PER_TILE):
-        products = queries @ pool[start : start + REFERENCES_PER_TILE].T
-        bits, places = smallest(products.view(torch.int16), count)
-        best = _smallest_keys(torch.cat([best, (bits.long() << 32) | (places + start)], 1), count)
-    return best
+    found = torch.empty(len(queries), count, dtype=torch.int64)
+    room = torch.empty(min(len(queries), QUERIES_PER_TILE), min(len(pool), REFERENCES_PER_TILE), dtype=torch.bfloat16)
+    for asked, result in zip(*(torch.split(part, QUERIES_PER_TILE) for part in (queries, found)), strict=True):
+        best = result[:, :0]
+        for start in range(0, len(pool), REFERENCES_PER_TILE):
+            part = pool[start : start + REFERENCES_PER_TILE]
+            products = torch.mm(asked, part.T, out=room.flatten()[: len(asked) * len(part)].view(len(asked), -1))
+            bits, places = smallest(products.view(torch.int16), count)
+            best = _smallest_keys(torch.cat([best, (bits.long() << 32) | (places + start)], 1), count)
+        result.copy_(best)
+    return found
+
+
+def _halves(keys: Tensor) -> Tensor:
+    """|q - r|² / 2 + lost, rounded to bf16."""
+    return (keys >> 32).short().view(torch.bfloat16).float()
 
 
 def smallest(bits: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -27,21 +27,30 @@ def check_loads() -> None:
         raise MachineError(f"faiss is installed but cannot be loaded ({error}); --search torch does without") from error
 
 
-def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Indices (Q, count) of the references (R, D) nearest to each query (Q, D) by L2.
+class FaissSearch:
+    """Finds the `count` references (R, D) nearest to queries by L2.
 
     Raises MachineError for more of them than faiss finds on a GPU.
     """
-    import faiss  # heavy, and an extra
 
-    pool, query = (part.contiguous().cpu().numpy() for part in (references, queries))
-    if references.is_cuda and hasattr(faiss, "StandardGpuResources"):
-        if count > MOST_ON_GPU:
+    def __init__(self, references: Tensor, count: int) -> None:
+        import faiss  # heavy, and an extra
+
+        self._faiss, self._count, self._device = faiss, count, references.device
+        self._uses_gpu = references.is_cuda and hasattr(faiss, "StandardGpuResources")
+        if self._uses_gpu and count > MOST_ON_GPU:
             raise MachineError(f"faiss finds no more than {MOST_ON_GPU:,} neighbours on a GPU; --search torch does")
-        _, indices = faiss.knn_gpu(_gpu_resources(), query, pool, count, device=references.get_device())
-    else:
-        _, indices = faiss.knn(query, pool, count)
-    return torch.from_numpy(indices).to(references.device)
+        self._pool = references.contiguous().cpu().numpy()
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Indices (Q, count) of the references nearest to each query (Q, D)."""
+        query = queries.contiguous().cpu().numpy()
+        if self._uses_gpu:
+            gpu = self._device.index
+            _, indices = self._faiss.knn_gpu(_gpu_resources(), query, self._pool, self._count, device=gpu)
+        else:
+            _, indices = self._faiss.knn(query, self._pool, self._count)
+        return torch.from_numpy(indices).to(self._device)
 
 
 @functools.cache

@@ -16,37 +16,47 @@ DROPPED_BITS = 13
 """Bits of a float32's mantissa that TF32 has no room for."""
 
 
-def search(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Indices (Q, count or more) of the references (R, D) nearest to each query (Q, D) by L2.
+class TorchSearch:
+    """Finds the `count` references (R, D) nearest to queries by L2, in float32.
 
     |q - r|² = |q|² - 2 q·r + |r|², and |q|² does not change the order.
     """
-    elements = GPU_ELEMENTS if references.is_cuda else CPU_ELEMENTS
-    tile_rows = max(1, elements // min(len(references), REFERENCES_PER_TILE))
-    norms = references.square().sum(1)
-    if references.is_cuda:
-        return search_coarsely(references, norms, queries, count, tile_rows)
-    return _search(references, norms, queries, count, tile_rows)[1]
+
+    def __init__(self, references: Tensor, count: int) -> None:
+        self._references, self._count = references, count
+        self._norms = references.square().sum(1)
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Indices (Q, count) of the references nearest to each query (Q, D)."""
+        return _search(self._references, self._norms, queries, self._count)[1]
 
 
-def search_coarsely(references: Tensor, norms: Tensor, queries: Tensor, count: int, tile_rows: int) -> Tensor:
-    """Indices (Q, up to 2 · count), the nearest among them but for float32's rounding, by TF32 on tensor cores.
+class Tf32Search:
+    """The same by TF32 on tensor cores, up to twice as many, so that none is lost but by float32's rounding.
 
     Both sides are rounded to TF32 first, so that what the products lose is known: |q·r - q̂·r̂| is at most
     |q - q̂| |r| + |q̂| |r - r̂|. Where the last candidate is farther than the count-th by more than both may have lost,
     all of the nearest are found; the other queries are searched again in float32.
     """
-    candidates = min(2 * count, len(references))
-    pool, asked = _rounded(references), _rounded(queries)
-    with _products(tf32=True):
-        closeness, indices = _search(pool, norms, asked, candidates, tile_rows)
-    longest, most_lost = norms.max().sqrt(), (references - pool).norm(dim=1).max()
-    lost = 2 * ((queries - asked).norm(dim=1) * longest + asked.norm(dim=1) * most_lost)
-    gap = closeness.topk(count).values[:, -1] - closeness.amin(1)
-    again = torch.nonzero((gap <= 2 * lost) & (candidates < len(references)))[:, 0]
-    with _products(tf32=False):
-        indices[again] = _search(references, norms, queries[again], candidates, tile_rows)[1]
-    return indices
+
+    def __init__(self, references: Tensor, count: int) -> None:
+        self._references, self._count = references, count
+        self._candidates = min(2 * count, len(references))
+        self._norms = references.square().sum(1)
+        self._pool = _rounded(references)
+        self._longest, self._most_lost = self._norms.max().sqrt(), (references - self._pool).norm(dim=1).max()
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Indices (Q, up to 2 · count) of the references nearest to each query (Q, D)."""
+        asked = _rounded(queries)
+        with _products(tf32=True):
+            closeness, indices = _search(self._pool, self._norms, asked, self._candidates)
+        lost = 2 * ((queries - asked).norm(dim=1) * self._longest + asked.norm(dim=1) * self._most_lost)
+        gap = closeness.topk(self._count).values[:, -1] - closeness.amin(1)
+        again = torch.nonzero((gap <= 2 * lost) & (self._candidates < len(self._references)))[:, 0]
+        with _products(tf32=False):
+            indices[again] = _search(self._references, self._norms, queries[again], self._candidates)[1]
+        return indices
 
 
 def _rounded(values: Tensor) -> Tensor:
@@ -70,8 +80,10 @@ def _products(*, tf32: bool) -> Iterator[None]:
         setattr(matmul, name, before)
 
 
-def _search(references: Tensor, norms: Tensor, queries: Tensor, count: int, tile_rows: int) -> tuple[Tensor, Tensor]:
+def _search(references: Tensor, norms: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Closeness 2 q·r - |r|², high is near, and indices of the nearest, both (Q, count), in any order."""
+    elements = GPU_ELEMENTS if references.is_cuda else CPU_ELEMENTS
+    tile_rows = max(1, elements // min(len(references), REFERENCES_PER_TILE))
     tiles = [_search_tile(references, norms, tile, count) for tile in torch.split(queries, tile_rows)]
     closeness, indices = zip(*tiles, strict=True)
     return torch.cat(closeness), torch.cat(indices)

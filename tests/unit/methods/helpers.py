@@ -7,7 +7,7 @@ from torch import Tensor
 from noisyknn.config import Config
 from noisyknn.methods.base import CarryOut, Task, Train, TrainOnTargets
 from noisyknn.models.factory import build_backbone
-from noisyknn.neighbors.torch_search import search
+from noisyknn.neighbors.torch_search import TorchSearch
 from noisyknn.training.episode import Trained
 
 
@@ -64,7 +64,7 @@ def make_task(
         train=train,
         train_on_targets=train_on_targets,
         carry_out=carry_out,
-        search=search,
+        search=TorchSearch,
     )
 
 

@@ -7,21 +7,18 @@ from torch import Tensor
 from noisyknn.errors import MachineError, UsageError
 from noisyknn.neighbors import base, bf16_search, faiss_search, torch_search
 from noisyknn.neighbors.base import Neighbors, Search, angular_distances, fastest_search, find_search, nearest
-
-
-def coarsely(references: Tensor, queries: Tensor, count: int) -> Tensor:
-    """What a GPU does."""
-    return torch_search.search_coarsely(references, references.square().sum(1), queries, count, tile_rows=13)
-
+from noisyknn.neighbors.bf16_search import Bf16Search
+from noisyknn.neighbors.faiss_search import FaissSearch
+from noisyknn.neighbors.torch_search import Tf32Search, TorchSearch
 
 NEEDS_FAISS = pytest.mark.skipif(not faiss_search.is_installed(), reason="faiss is not installed")
 SEARCHES = pytest.mark.parametrize(
     "search",
     [
-        pytest.param(torch_search.search, id="torch"),
-        pytest.param(coarsely, id="torch-gpu"),
-        pytest.param(bf16_search.search, id="torch-bf16"),
-        pytest.param(faiss_search.search, id="faiss", marks=NEEDS_FAISS),
+        pytest.param(TorchSearch, id="torch"),
+        pytest.param(Tf32Search, id="torch-gpu"),
+        pytest.param(Bf16Search, id="torch-bf16"),
+        pytest.param(FaissSearch, id="faiss", marks=NEEDS_FAISS),
     ],
 )
 CPU = torch.device("cpu")
@@ -170,10 +167,10 @@ def test_a_search_finds_the_nearest_rows(search: Search, count: int, monkeypatch
     monkeypatch.setattr(bf16_search, "REFERENCES_PER_TILE", 11)
     monkeypatch.setattr(bf16_search, "SPARE", 0)
     references, queries = draw(30, 4), draw(9, 4, seed=1)
-    found = search(references, queries, count)
+    found = search(references, count)(queries)
     assert found.dtype == torch.int64
     distances = (queries[:, None] - references).square().sum(2)
-    assert found.shape == (9, min(2 * count, 30) if search in (coarsely, bf16_search.search) else count)
+    assert found.shape == (9, min(2 * count, 30) if search in (Tf32Search, Bf16Search) else count)
     for row, nearest_rows in enumerate(distances.argsort(1)[:, :count].tolist()):
         assert set(nearest_rows) <= set(found[row].tolist())
         assert len(set(found[row].tolist())) == found.shape[1]
@@ -185,7 +182,7 @@ def test_angular_distances_are_those_of_normalised_features(scale: float) -> Non
     features[7] = features[8] * 3  # of one direction
     norms = features.norm(dim=1)
     unit = features / norms[:, None]
-    for near in nearest(features, torch.arange(40), 9, torch_search.search):
+    for near in nearest(features, torch.arange(40), 9, TorchSearch):
         counts = torch.arange(40) % 9 + 1
         found = angular_distances(norms, near, counts)
         direct = (unit[near.samples, None] - unit[near.rows]).norm(dim=2)
@@ -215,14 +212,14 @@ def test_the_largest_by_groups_are_those_by_sorting(width: int, count: int) -> N
 
 def test_tiles_cover_the_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "QUERIES", 16)
-    sizes = [len(tile.samples) for tile in nearest(draw(40, 3), torch.arange(40), 2, torch_search.search)]
+    sizes = [len(tile.samples) for tile in nearest(draw(40, 3), torch.arange(40), 2, TorchSearch)]
     assert sizes == [16, 16, 8]
 
 
 def test_features_and_references_are_left_alone() -> None:
     features, references = draw(30, 3), torch.arange(0, 30, 2)
     before = features.clone()
-    list(nearest(features, references, 3, torch_search.search))
+    list(nearest(features, references, 3, TorchSearch))
     assert torch.equal(features, before)
     assert torch.equal(references, torch.arange(0, 30, 2))
 
@@ -232,12 +229,12 @@ def test_features_and_references_are_left_alone() -> None:
 def test_auto_takes_faiss_on_a_cpu_without_bf16_only(features: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "bf16_features", lambda: features)
     gpu = torch.device("cuda")
-    assert find_search("auto", CPU) is (bf16_search.search if features else faiss_search.search)
-    assert find_search("torch", CPU) is (bf16_search.search if features else torch_search.search)
-    assert find_search("faiss", CPU) is faiss_search.search
+    assert find_search("auto", CPU) is (Bf16Search if features else FaissSearch)
+    assert find_search("torch", CPU) is (Bf16Search if features else TorchSearch)
+    assert find_search("faiss", CPU) is FaissSearch
     assert (fastest_search(CPU), fastest_search(gpu)) == ("torch" if features else "faiss", "torch")
-    assert find_search("auto", gpu) is torch_search.search
-    assert find_search("faiss", gpu) is faiss_search.search
+    assert find_search("auto", gpu) is Tf32Search
+    assert find_search("faiss", gpu) is FaissSearch
 
 
 @NEEDS_FAISS
@@ -247,13 +244,13 @@ def test_faiss_stays_on_the_cpu_where_the_features_are(monkeypatch: pytest.Monke
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: pytest.fail("a GPU was used"), raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    assert faiss_search.search(points, points, 1)[:, 0].tolist() == list(range(20))
+    assert FaissSearch(points, 1)(points)[:, 0].tolist() == list(range(20))
 
 
 def test_without_faiss_auto_takes_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: False)
     monkeypatch.setattr(base, "bf16_features", list)
-    assert find_search("auto", CPU) is torch_search.search
+    assert find_search("auto", CPU) is TorchSearch
     with pytest.raises(UsageError, match=r"--search faiss needs faiss: pip install 'noisyknn\[cpu\]'"):
         find_search("faiss", CPU)
 
@@ -275,7 +272,7 @@ def test_a_faiss_that_cannot_be_loaded_is_told_with_the_cure(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "faiss", None)  # importing it raises ImportError
     with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*--search torch"):
         find_search("auto", CPU)
-    assert find_search("torch", CPU) is torch_search.search
+    assert find_search("torch", CPU) is TorchSearch
 
 
 def test_products_in_tf32_lose_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,19 +283,19 @@ def test_products_in_tf32_lose_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> 
     searched = []
     whole = torch_search._search
 
-    def counting(references: Tensor, norms: Tensor, queries: Tensor, *others: int) -> tuple[Tensor, Tensor]:
+    def counting(references: Tensor, norms: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         searched.append(len(queries))
-        return whole(references, norms, queries, *others)
+        return whole(references, norms, queries, count)
 
     monkeypatch.setattr(torch_search, "_search", counting)
-    found = coarsely(features, features, 10)
+    found = Tf32Search(features, 10)(features)
     assert searched[0] == 400
     assert 200 <= searched[1] < 300
     exact = torch.cdist(features.double(), features.double()).topk(10, largest=False).indices
     for row in range(400):
         assert set(exact[row].tolist()) <= set(found[row].tolist())
     rounded = torch_search._rounded(features)
-    _, coarse = whole(rounded, features.square().sum(1), rounded, 20, 400)
+    _, coarse = whole(rounded, features.square().sum(1), rounded, 20)
     missed = [row for row in range(200) if not set(exact[row].tolist()) <= set(coarse[row].tolist())]
     assert len(missed) > 100  # what would be lost
 
@@ -308,20 +305,21 @@ def test_products_in_bf16_lose_no_neighbour(spread: float, monkeypatch: pytest.M
     """Of points, and of a cluster so tight that two pieces of a number tell them apart, or not, or nothing does."""
     features = torch.cat([3 + spread * draw(200, 8), 5 * draw(400, 8, seed=1)])
     features -= features.mean(0)
-    searched, columns, in_float32 = [], bf16_search.columns, torch_search.search
+    searched: list[int] = []
+    queries, in_float32 = bf16_search.Columns.queries, TorchSearch.__call__
 
-    def counting(references: Tensor, queries: Tensor, pieces: int) -> tuple[Tensor, Tensor, Tensor]:
-        searched.append(len(queries))
-        return columns(references, queries, pieces)
+    def counting(self: bf16_search.Columns, asked: Tensor) -> tuple[Tensor, Tensor]:
+        searched.append(len(asked))
+        return queries(self, asked)
 
-    def counting_too(references: Tensor, queries: Tensor, count: int) -> Tensor:
-        searched.append(len(queries))
-        return in_float32(references, queries, count)
+    def counting_too(self: TorchSearch, asked: Tensor) -> Tensor:
+        searched.append(len(asked))
+        return in_float32(self, asked)
 
-    monkeypatch.setattr(bf16_search, "columns", counting)
-    monkeypatch.setattr(torch_search, "search", counting_too)
+    monkeypatch.setattr(bf16_search.Columns, "queries", counting)
+    monkeypatch.setattr(TorchSearch, "__call__", counting_too)
     monkeypatch.setattr(bf16_search, "SPARE", 0)
-    found = bf16_search.search(features, features, 20)
+    found = Bf16Search(features, 20)(features)
     assert searched[0] == 600
     assert 200 <= searched[1] < 400
     assert len(searched) == 2 if spread == 0.3 else 200 <= searched[2] < 300
@@ -335,10 +333,11 @@ def test_products_in_bf16_lose_no_neighbour(spread: float, monkeypatch: pytest.M
 def test_bf16_columns_lose_no_more_than_they_say(pieces: int, scale: float) -> None:
     references, queries = scale * draw(70, 30), scale * draw(40, 30, seed=1)
     queries[0] = references[0]
-    pool, asked, lost = bf16_search.columns(references, queries, pieces)
-    assert pool.dtype == asked.dtype == torch.bfloat16
+    columns = bf16_search.Columns(references, pieces)
+    asked, lost = columns.queries(queries)
+    assert columns.references.dtype == asked.dtype == torch.bfloat16
     halves = (queries[:, None].double() - references.double()).square().sum(2) / 2
-    error = (asked.double() @ pool.double().T - halves - lost[:, None]).abs() / lost[:, None]
+    error = (asked.double() @ columns.references.double().T - halves - lost[:, None]).abs() / lost[:, None]
     assert 0.05 < error.max() <= 1
     assert (lost < 2.0 ** (-7 * pieces) * halves.mean()).all()
 
@@ -375,8 +374,7 @@ def test_a_program_that_asks_for_tf32_itself_finds_its_choice_again() -> None:
     matmul.fp32_precision = "tf32"
     try:
         features = draw(200, 8)
-        norms = features.square().sum(1)
-        found = torch_search.search_coarsely(features, norms, features, 5, 64)
+        found = Tf32Search(features, 5)(features)
         assert (found == torch.arange(200)[:, None]).any(1).all()
         assert matmul.fp32_precision == "tf32"
     finally:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisyknn.neighbors import base, torch_search
+from noisyknn.neighbors import base
+from noisyknn.neighbors.torch_search import TorchSearch
 from noisyknn.neighbors.vote import Votes, majority, poll, poll_uncertain, soft_votes
 
 
@@ -59,7 +60,7 @@ def line(places: list[float]) -> Tensor:
 
 
 def vote(features: Tensor, references: list[int], labels: list[int], k: int) -> Votes:
-    return poll(features, torch.tensor(references), torch.tensor(labels), k, torch_search.search, classes=3)
+    return poll(features, torch.tensor(references), torch.tensor(labels), k, TorchSearch, classes=3)
 
 
 def counts(votes: Votes, k: int) -> list[list[int]]:
@@ -110,7 +111,7 @@ def test_a_sample_is_as_far_as_the_neighbours_that_its_class_has() -> None:
     assert votes.distances[0].item() == pytest.approx(whole, rel=1e-4)
     beliefs = torch.nn.functional.one_hot(torch.tensor(labels), 3).half()
     everyone = torch.arange(6)
-    soft = poll_uncertain(features, everyone, everyone, beliefs, 4, torch_search.search, everyone)
+    soft = poll_uncertain(features, everyone, everyone, beliefs, 4, TorchSearch, everyone)
     torch.testing.assert_close(soft.distances, votes.distances)
 
 
@@ -118,9 +119,9 @@ def test_tiles_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(57, 3, generator=generator)
     labels = torch.randint(3, (57,), generator=generator)
-    whole = poll(features, torch.arange(57), labels, 5, torch_search.search, classes=3)
+    whole = poll(features, torch.arange(57), labels, 5, TorchSearch, classes=3)
     monkeypatch.setattr(base, "QUERIES", 10)
-    tiled = poll(features, torch.arange(57), labels, 5, torch_search.search, classes=3)
+    tiled = poll(features, torch.arange(57), labels, 5, TorchSearch, classes=3)
     assert torch.equal(whole.winner, tiled.winner)
     assert torch.equal(whole.log_shares, tiled.log_shares)
     for sample in range(57):
@@ -137,7 +138,7 @@ def test_the_uncertain_vote_on_the_samples_that_are_asked_for() -> None:
     beliefs /= beliefs.sum(1, keepdim=True)
     references, samples = torch.arange(0, 40, 2), torch.tensor([7, 3, 8])
     clear = references[3:]
-    votes = poll_uncertain(features, references, clear, beliefs, 5, torch_search.search, samples)
+    votes = poll_uncertain(features, references, clear, beliefs, 5, TorchSearch, samples)
     unit = features / features.norm(dim=1, keepdim=True)
     for place, sample in enumerate(samples.tolist()):
         others = references[references != sample]
