@@ -86,16 +86,17 @@ def compare(name: str, data: Path, yardstick: Path, repeats: int) -> dict[str, o
             files = ["--out", folder / f"{turn}.csv", "--run-dir", folder / f"run{turn}"]
             own, _ = timed([NOISYKNN, "clean", *inputs, *files, *ours, "--quiet"])
             history = json.loads((folder / f"run{turn}" / "history.json").read_text())
-            recoveries = [entry["recovery"] for entry in history if "recovery" in entry]
+            ended = [(entry["recovery"], entry["seconds"]) for entry in history if "recovery" in entry]
+            recoveries, seconds = zip(*ended, strict=True)
             reached = next((place for place, found in enumerate(recoveries) if found >= aim), None)
-            later = [entry["seconds"] for entry in history if "epoch" in entry and entry["episode"] > (reached or 0)]
             runs.append(
                 {
                     "yardstick_seconds": round(plain, 1),
                     "seconds": round(own, 1),
                     "yardstick_recovery": aim,
                     "recovery": round(recoveries[-1], 4),
-                    "seconds_to_the_same": None if reached is None else round(own - sum(later), 1),
+                    "seconds_to_the_same": None if reached is None else round(own - sum(seconds[reached + 1 :]), 1),
+                    "recovery_then": None if reached is None else round(recoveries[reached], 4),
                 }
             )
     medians = {part: statistics.median(run[part] for run in runs) for part in ("yardstick_seconds", "seconds")}

@@ -1,5 +1,6 @@
 """The history of a run, kept in its directory, and what the observer is told of each episode."""
 
+import time
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class Progress:
         self._given = torch.from_numpy(given)
         known = truth is not None and bool((truth >= 0).any())
         self._truth = torch.from_numpy(truth) if truth is not None and known else None
+        self._since = time.monotonic()
 
     def add_epoch(self, report: EpochReport) -> None:
         """Record one epoch of training."""
@@ -45,7 +47,9 @@ class Progress:
             "gamma": episode.gamma,
             "references": len(episode.correction.references),
             "differ_from_given": int(((self._given >= 0) & (labels != self._given)).sum()),
+            "seconds": round(time.monotonic() - self._since, 3),
         }
+        self._since = time.monotonic()
         told = f"{entry['references']:,} references, {entry['differ_from_given']:,} labels differ from the given ones"
         if self._truth is not None:
             entry["recovery"] = float((labels == self._truth)[self._truth >= 0].float().mean())

@@ -534,6 +534,9 @@ def test_a_run_directory_keeps_what_the_run_was(clean: Cli, data: Path, fixed: P
         *[(0, 0), (0, 1), (0, None)],
         *[(1, 0), (1, 1), (1, None)],
     ]
+    for *epochs, episode in (history[:3], history[3:]):
+        assert sum(epoch["seconds"] for epoch in epochs) <= episode["seconds"] + 0.01
+    assert sum(entry["seconds"] for entry in history if "epoch" not in entry) <= manifest["results"]["seconds"] + 0.1
     assert contents(cache) == {}
     in_cache = data / "out" / "other.csv"
     clean("--out", in_cache)
