@@ -17,6 +17,8 @@ REFERENCES_PER_TILE = 1 << 16
 """At most 2¹⁶, which is what two bytes can number."""
 QUERIES_PER_TILE = 64
 """So that their products with the references of a tile cache."""
+TRIAL = 512
+"""First queries, which tell how many pieces are worth a try on the others."""
 GROUP = 16
 """References of a group, of which only the nearest is looked at first."""
 SPARE = 32
@@ -31,19 +33,24 @@ class Bf16Search:
     """Finds the `count` references (R, D) nearest to queries by L2, and about twice as many candidates.
 
     By the first bf16 piece of each number; where that does not prove that all of the nearest are among the candidates,
-    by the first two; and where that does not either, as among many references at the same distance, in float32.
+    by the first two; and where that does not either, as among many references at the same distance, in float32. What
+    proves too little for most queries is not tried on later ones.
     """
 
     def __init__(self, references: Tensor, count: int) -> None:
         self._references, self._count = references, count
         self._candidates = min(2 * count + SPARE, len(references))
         self._columns: dict[int, Columns] = {}
+        self._least_pieces = 1
 
     def __call__(self, queries: Tensor) -> Tensor:
         """Indices (Q, m) of the references nearest to each query (Q, D)."""
+        return torch.cat([self._find(part) for part in (queries[:TRIAL], queries[TRIAL:]) if len(part)])
+
+    def _find(self, queries: Tensor) -> Tensor:
         found = torch.empty(len(queries), self._candidates, dtype=torch.int64)
         unproven = torch.arange(len(queries))
-        for pieces in (1, 2):
+        for pieces in range(self._least_pieces, 3):
             if pieces not in self._columns:
                 self._columns[pieces] = Columns(self._references, pieces)
             asked, lost = self._columns[pieces].queries(queries[unproven])
@@ -54,6 +61,8 @@ class Bf16Search:
             unproven = unproven[~is_proven & (self._candidates < len(self._references))]
             if len(unproven) == 0:
                 return found
+            if 2 * len(unproven) > len(queries):
+                self._least_pieces = pieces + 1
         found[unproven] = self._in_float32(queries[unproven])
         return found
 

@@ -319,10 +319,18 @@ def test_products_in_bf16_lose_no_neighbour(spread: float, monkeypatch: pytest.M
     monkeypatch.setattr(bf16_search.Columns, "queries", counting)
     monkeypatch.setattr(TorchSearch, "__call__", counting_too)
     monkeypatch.setattr(bf16_search, "SPARE", 0)
-    found = Bf16Search(features, 20)(features)
+    monkeypatch.setattr(bf16_search, "TRIAL", 600)
+    search = Bf16Search(features, 20)
+    found = search(features)
     assert searched[0] == 600
     assert 200 <= searched[1] < 400
     assert len(searched) == 2 if spread == 0.3 else 200 <= searched[2] < 300
+    searched.clear()
+    assert torch.equal(search(features[:100]), found[:100])  # of the cluster alone
+    assert searched == [100, 100, 100][: 2 if spread == 0.3 else 3]
+    searched.clear()
+    search(features[:100])
+    assert searched == [100]  # what has proven nothing is not tried again
     squared = (features[:, None].double() - features.double()).square().sum(2)
     farthest = squared.gather(1, found).sort(1).values[:, :20]
     torch.testing.assert_close(farthest, squared.sort(1).values[:, :20], rtol=0, atol=2e-5)
