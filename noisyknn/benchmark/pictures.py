@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-DISTINCT = 32
-"""Pictures that are drawn; the files are copies of these."""
+DISTINCT, PIXELS = 32, 1 << 26
+"""Pictures that are drawn at least, and pixels of them that are drawn at most; other files are copies of these."""
 ROUGHNESS = 0.4
 """How fast detail grows with scale: at a JPEG quality of 90, a picture of 500 x 375 pixels then takes some 55 kB."""
 QUALITY = 90
@@ -19,7 +19,8 @@ PHOTOGRAPH = (500, 375)
 def write_pictures(folder: Path, count: int, width: int, height: int, seed: int) -> list[Path]:
     """Write that many JPEGs into a folder and return their paths in order."""
     generator = np.random.default_rng(seed)
-    drawn = list(_encoded(generator, min(count, DISTINCT), width, height))
+    distinct = max(DISTINCT, PIXELS // (width * height))
+    drawn = list(_encoded(generator, min(count, distinct), width, height))
     paths = [folder / f"{width}x{height}-{index:06d}.jpg" for index in range(count)]
     for index, path in enumerate(paths):
         path.write_bytes(drawn[index % len(drawn)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from noisyknn.benchmark import plain
+from noisyknn.benchmark import pictures, plain
 from noisyknn.benchmark.pictures import DISTINCT, write_pictures
 from noisyknn.benchmark.speed import Stage, measure
 from noisyknn.config import Config
@@ -17,7 +17,8 @@ from noisyknn.observer import Silent
 TINY = {"backbone": "cnn5", "image_size": 8, "batch_size": 32, "device": "cpu", "precision": "fp32"}
 
 
-def test_pictures_are_jpegs_as_rough_as_photographs(tmp_path: Path) -> None:
+def test_pictures_are_jpegs_as_rough_as_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PIXELS", 0)
     paths = write_pictures(tmp_path, DISTINCT + 2, 500, 375, seed=0)
     with Image.open(paths[0]) as image:
         assert (image.format, image.size) == ("JPEG", (500, 375))
@@ -25,6 +26,8 @@ def test_pictures_are_jpegs_as_rough_as_photographs(tmp_path: Path) -> None:
     raw = [path.read_bytes() for path in paths]
     assert len(set(raw)) == DISTINCT
     assert raw[DISTINCT] == raw[0]
+    monkeypatch.setattr(pictures, "PIXELS", 40 * 16 * 16)
+    assert len({path.read_bytes() for path in write_pictures(tmp_path, 42, 16, 16, seed=0)}) == 40
 
 
 def test_pictures_depend_on_the_seed_alone(tmp_path: Path) -> None:
