@@ -45,7 +45,8 @@ class Bf16Search:
 
     def __call__(self, queries: Tensor) -> Tensor:
         """Indices (Q, m) of the references nearest to each query (Q, D)."""
-        return torch.cat([self._find(part) for part in (queries[:TRIAL], queries[TRIAL:]) if len(part)])
+        first = self._find(queries[:TRIAL])
+        return torch.cat([first, self._find(queries[TRIAL:])]) if len(queries) > TRIAL else first
 
     def _find(self, queries: Tensor) -> Tensor:
         found = torch.empty(len(queries), self._candidates, dtype=torch.int64)
@@ -116,7 +117,7 @@ def _nearest(pool: Tensor, queries: Tensor, count: int) -> Tensor:
         best = result[:, :0]
         for start in range(0, len(pool), REFERENCES_PER_TILE):
             part = pool[start : start + REFERENCES_PER_TILE]
-            products = torch.mm(asked, part.T, out=room.flatten()[: len(asked) * len(part)].view(len(asked), -1))
+            products = torch.mm(asked, part.T, out=room.flatten()[: len(asked) * len(part)].view(len(asked), len(part)))
             bits, places = smallest(products.view(torch.int16), count)
             best = _smallest_keys(torch.cat([best, (bits.long() << 32) | (places + start)], 1), count)
         result.copy_(best)

@@ -105,6 +105,13 @@ def test_features_in_tight_clusters_far_apart(search: Search) -> None:
 
 
 @SEARCHES
+def test_no_queries_have_no_neighbours(search: Search) -> None:
+    nobody = torch.empty(0, dtype=torch.int64)
+    (tile,) = nearest(draw(50, 6), torch.arange(50), 5, search, nobody)
+    assert tile.rows.shape == tile.distances.shape == (0, 5)
+
+
+@SEARCHES
 def test_half_precision_features(search: Search) -> None:
     check(draw(50, 6).bfloat16().float(), list(range(50)), 5, search)
     halves = torch.cat([tile.rows for tile in nearest(draw(50, 6).bfloat16(), torch.arange(50), 5, search)])
