@@ -27,8 +27,7 @@ def main() -> None:
         summary = Path(folder) / "summary.json"
         extra = ["--out", f"{folder}/fixed.parquet", "--summary", str(summary)]
         started = time.perf_counter()
-        command = Path(sys.executable).with_name("noisyknn")  # of this environment, on the path or not
-        subprocess.run([command, *arguments, *extra], check=True)
+        subprocess.run([sys.executable, "-m", "noisyknn", *arguments, *extra], check=True)
         seconds = time.perf_counter() - started
         figures = json.loads(summary.read_text())
     record = {

@@ -139,7 +139,10 @@ def _squared_distances(features: Tensor, samples: Tensor, rows: Tensor) -> Tenso
     squared = torch.empty(rows.shape, device=features.device)
     for each, near, result in zip(*(torch.split(part, tile_rows) for part in (samples, rows, squared)), strict=True):
         # index_select copies whole rows, several times faster than indexing by a matrix
-        difference = features.index_select(0, near.flatten()).view(*near.shape, width)
-        difference -= features[each, None]
-        torch.sum(difference.square_(), 2, out=result)
+        there = features.index_select(0, near.flatten()).view(*near.shape, width)
+        here = features[each, None]
+        if features.is_cuda:  # a single kernel, which is memory-bound; on a CPU it takes several times as long
+            result.copy_(torch.cdist(here, there, compute_mode="donot_use_mm_for_euclid_dist")[:, 0].square_())
+        else:
+            torch.sum(there.sub_(here).square_(), 2, out=result)
     return squared

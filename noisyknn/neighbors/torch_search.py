@@ -52,11 +52,13 @@ class Tf32Search:
         with _products(tf32=True):
             closeness, indices = _search(self._pool, self._norms, asked, self._candidates)
         lost = 2 * ((queries - asked).norm(dim=1) * self._longest + asked.norm(dim=1) * self._most_lost)
-        gap = closeness.topk(self._count).values[:, -1] - closeness.amin(1)
-        again = torch.nonzero((gap <= 2 * lost) & (self._candidates < len(self._references)))[:, 0]
+        nearest_lost = closeness.topk(self._count).values[:, -1] - 2 * lost  # the count-th may seem as far as this
+        again = torch.nonzero((closeness.amin(1) >= nearest_lost) & (self._candidates < len(self._references)))[:, 0]
         with _products(tf32=False):
-            indices[again] = _search(self._references, self._norms, queries[again], self._candidates)[1]
-        return indices
+            closeness[again], indices[again] = _search(self._references, self._norms, queries[again], self._candidates)
+        nearest_lost[again] = closeness[again].topk(self._count).values[:, -1]
+        needed = int((closeness >= nearest_lost[:, None]).sum(1).max()) if len(queries) else self._count
+        return indices.gather(1, closeness.topk(needed, sorted=False).indices)
 
 
 def _rounded(values: Tensor) -> Tensor:

@@ -71,6 +71,9 @@ def graphed(logits: Logits, device: torch.device) -> Callable[[Tensor], Tensor]:
     """
     if device.type != "cuda" or not is_own(logits.model.spec.name):
         return logits
+    if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):  # torch 2.10 and later
+        # gradients come from the stream that a graph was captured on, and wait for it, as they should
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     # One pool for all shapes: a backward pass ends before the next forward pass, which needs nothing that it left.
     pool = torch.cuda.graph_pool_handle()
 
