@@ -116,7 +116,13 @@ def test_auto_told_not_to_be_progressive_takes_as_long() -> None:
 def test_auto_takes_a_larger_network_and_image_on_a_gpu() -> None:
     on_cpu, on_gpu = (auto(size=224, gpu=gpu)[0] for gpu in (False, True))
     assert on_gpu.image_size > on_cpu.image_size
-    assert (on_cpu.backbone, on_gpu.backbone) == ("cnn8", "preact_resnet18")
+    assert on_gpu.width > on_cpu.width == 1
+
+
+def test_the_width_of_auto_is_for_its_own_network() -> None:
+    settings, _ = preset_settings("auto", method="crossfit", rows=500, classes=4, size=32, grey=False, gpu=True)
+    assert overridden(settings, {"backbone": "preact_resnet18"}).width == 1
+    assert overridden(settings, {"backbone": "preact_resnet18", "width": 0.5}).width == 0.5
 
 
 def test_auto_does_not_mirror_what_may_be_characters() -> None:
