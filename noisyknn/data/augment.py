@@ -50,12 +50,17 @@ class Pixels:
             read_ahead=store.read_ahead if store.on_disk else None,
         )
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether images lie where they are needed, so that batches are made without another thread."""
+        return self.read_ahead is None and self.images.device == self.mean.device
+
     def ahead(self, batches: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
         """What `make`, which is `plain` or `augmented`, makes of each batch of samples, in turn.
 
         Where images come from a disk, or from host memory to a GPU, another thread makes the next batch meanwhile.
         """
-        if self.read_ahead is None and self.images.device == self.mean.device:
+        if self.at_hand:
             yield from map(make, batches)
             return
 

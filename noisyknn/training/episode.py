@@ -207,7 +207,8 @@ class Trainer:
         learner = Learner(
             model=model,
             logits=logits,
-            whole_logits=graphed(logits, self.device),
+            # what another thread copies to a GPU would break into the making of a graph
+            whole_logits=graphed(logits, self.device) if self.pixels.at_hand else logits,
             optimizer=optimizer,
             tracker=tracker,
             objective=plan.objective.state,

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -584,11 +585,19 @@ def test_batches_that_do_not_fit_are_cut_and_give_the_same() -> None:
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("parts", "replayed"), [(1, True), (2, False)])
-def test_graphs_are_for_whole_batches(parts: int, replayed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("parts", "at_hand", "replayed"),
+    [(1, True, True), (2, True, False), (1, False, False)],
+    ids=["whole batches", "parts", "copied by another thread"],
+)
+def test_graphs_are_for_whole_batches_of_images_at_hand(
+    parts: int, at_hand: bool, replayed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_config(epochs=15, batch_size=20)
     trainer = make_trainer(config)
     trainer.memory.parts = parts
+    if not at_hand:
+        trainer = dataclasses.replace(trainer, pixels=dataclasses.replace(trainer.pixels, read_ahead=lambda _: None))
     expected, replays = fit(trainer), []
 
     def capture(module: Logits, example: Tensor) -> Callable[[Tensor], Tensor]:
