@@ -15,6 +15,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Jordan's coefficients, which trade exact singular values of 1 for few steps."""
 STEPS = 3
 """Iterations of it."""
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class Muon(torch.optim.Optimizer):
@@ -39,26 +40,31 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: nothing here evaluates a loss again
-        """Apply the gradients."""
+        """Apply the gradients, all at once where they can be: on a GPU, launching so little work takes the time."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter in self._turned:
-                    momentum = self._with_momentum(parameter, parameter.grad, MATRIX_MOMENTUM)
+            learnt = [parameter for parameter in group["params"] if parameter.grad is not None]
+            turned = [parameter for parameter in learnt if parameter in self._turned]
+            others = [parameter for parameter in learnt if parameter not in self._turned]
+            if turned:
+                momenta = self._with_momentum(turned, [parameter.grad for parameter in turned], MATRIX_MOMENTUM)
+                for parameter, momentum in zip(turned, momenta, strict=True):
                     update = orthogonalized(momentum.flatten(1), self._dtype)
                     _turn(parameter, update.view(parameter.shape), group["lr"])
-                else:
-                    gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                    parameter.sub_(self._with_momentum(parameter, gradient, MOMENTUM), alpha=group["lr"])
+            if others:
+                gradients = torch._foreach_add(
+                    [parameter.grad for parameter in others], others, alpha=group["weight_decay"]
+                )
+                torch._foreach_add_(others, self._with_momentum(others, gradients, MOMENTUM), alpha=-group["lr"])
 
-    def _with_momentum(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """Nesterov's momentum, of the parameter's shape."""
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer: Tensor = state["momentum_buffer"].mul_(momentum).add_(gradient)
-        return gradient.add(buffer, alpha=momentum)
+    def _with_momentum(self, parameters: list[Tensor], gradients: Tensors, momentum: float) -> Tensors:
+        """Nesterov's momentum, of the parameters' shapes."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        return torch._foreach_add(gradients, buffers, alpha=momentum)
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
@@ -71,7 +77,7 @@ def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     found: Tensor = (wide / wide.norm().clamp_min(1e-12)).to(dtype)
     for _ in range(STEPS):
         gram = found @ found.T
-        found = a * found + (b * gram + c * gram @ gram) @ found
+        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
     found = found if wide is matrix else found.T
     return found.to(matrix.dtype)
 
