@@ -21,7 +21,7 @@ from noisyknn.data.paths import resolve_paths
 from noisyknn.data.table import Label, LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.models.backbone import Backbone
-from noisyknn.models.factory import build_backbone, check_size
+from noisyknn.models.factory import build_backbone, check_bf16, check_size
 from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
 from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
@@ -99,6 +99,10 @@ def prepare(
     model = job.new_model()  # one that cannot be made is told now, before any work
     for size in smaller_sizes(config):
         check_size(model, size)
+    device = find_device(config.device)
+    if device.type == "cpu" and wants_bf16(config.precision, device):
+        for size in (config.image_size, *smaller_sizes(config)):
+            check_bf16(model, size)
     return job
 
 

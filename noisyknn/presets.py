@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from noisyknn.config import OF_METHODS, ON_CLOTHING1M, PRESETS, Config, make_config
 from noisyknn.errors import UsageError
-from noisyknn.training.schedule import image_size
+from noisyknn.training.schedule import image_size, stretched
 
 
 def preset_settings(
@@ -39,7 +39,7 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
             overrides = {**overrides, "folds": episodes}
         elif "episodes" not in overrides:
             overrides = {**overrides, "episodes": folds}
-    if "backbone" in overrides and "width" not in overrides:
+    if "width" in settings and "width" not in overrides and planned["backbone"] != settings["backbone"]:
         overrides = {**overrides, "width": 1.0}  # that of the preset is for its own network
     config = make_config({**settings, **overrides})
     part_of_method = {
@@ -72,10 +72,12 @@ def describe(config: Config) -> str:
     elif config.method == "pencil":
         epochs, rate = f"{config.epochs} epochs", f"rate {config.lr:g}"
         loss = f"α {config.compatibility_weight:g}, β {config.entropy_weight:g}, λ {config.label_rate:g}"
-    smallest = image_size(config, 0, config.epochs)
+    learnt = (config.folds - 1) / config.folds if config.method == "crossfit" else 1.0
+    smallest = image_size(config, 0, stretched(config.epochs, 1 / learnt))
+    network = config.backbone + (f" of width {config.width:g}" if config.width != 1 else "")
     pixels = f"{smallest} to {config.image_size}" if smallest < config.image_size else str(config.image_size)
     return (
-        f"{config.method}{_voters(config)}; {config.backbone} at {pixels} pixels; {epochs} in batches of "
+        f"{config.method}{_voters(config)}; {network} at {pixels} pixels; {epochs} in batches of "
         f"{config.batch_size}, {config.optimizer}, {rate}; {loss}"
         + (
             f", γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"

@@ -139,9 +139,11 @@ class _Bench:
         pixels = Pixels.of(self.store, np.arange(count), self.config.image_size, self.device)
         labels = torch.arange(count, device=self.device) % CLASSES
         pictures = plain.Pictures(self.files[:count], labels.tolist(), self.config)
+        first_batch = plain.Pictures(self.files[: self.config.batch_size], labels.tolist(), self.config)
         epochs: list[float] = []
         trainer = self.trainer(pixels, labels, lambda report: epochs.append(report.seconds))
         network = _new_model(self.config).to(self.device)
+        plain.train_epoch(network, first_batch, self.config.batch_size, self.device, 0)  # warms up, as ours does
         plain_epochs = []
         for _ in range(repeats):
             model, _ = trainer.fit(labels, 0.0, 0)

@@ -1,6 +1,5 @@
 """noisyknn clean: the main job."""
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,7 +260,6 @@ def clean(
     if out == STANDARD_STREAM and not takes_bytes(target):
         raise MachineError("standard output is closed or cannot be written; give --out FILE")
     settings = {name: value for name, value in given.items() if value is not None}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
     with Terminal(quiet=quiet) as terminal:
         from noisyknn.pipeline import clean as run  # torch takes a second or two: only now, when it is needed
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _prepare_streams()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
         try:
             command(*args, **kwargs)
             sys.stdout.flush()  # here, since a broken pipe can no longer be caught when Python flushes at its end

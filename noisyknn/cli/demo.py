@@ -10,7 +10,7 @@ from noisyknn.cli.clean import clean
 from noisyknn.cli.common import DebugOption, note
 from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
-from noisyknn.errors import UsageError
+from noisyknn.errors import InterruptedRunError, UsageError
 
 
 def demo(
@@ -33,6 +33,9 @@ def demo(
         note(f"$ noisyknn inject-noise --labels {labels} --out {noisy} --noise symmetric --rate 0.4 --seed {seed}")
         inject_noise(labels, noisy, "symmetric", rate=0.4, seed=seed, quiet=True, debug=debug)
         note(f"$ noisyknn clean --images {folder / 'images'} --labels {noisy} --out {fixed} --seed {seed}")
-        clean(folder / "images", noisy, fixed, seed=seed, run_dir=Path(temporary) / "run", debug=debug)
+        try:
+            clean(folder / "images", noisy, fixed, seed=seed, run_dir=Path(temporary) / "run", debug=debug)
+        except InterruptedRunError as error:  # what could be resumed is removed
+            raise InterruptedRunError("interrupted") from error
         note(f"$ noisyknn evaluate {fixed} --truth-column clean_label")
         evaluate(fixed, truth_column="clean_label", debug=debug)

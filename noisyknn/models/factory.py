@@ -91,6 +91,41 @@ def _check(name: str, width: float, weights: str | None) -> None:
         raise UsageError(f"--width {width:g} does not work with {name}: only {', '.join(_OWN)} have a width")
 
 
+def check_bf16(backbone: Backbone, image_size: int) -> None:
+    """Raise UsageError where torch (2.14 at least) computes wrong gradients of a network in bf16 on a CPU.
+
+    Of a convolution with strides whose input is padded from a single pixel, most weights get as gradient what happened
+    to be in memory.
+    """
+    lone: list[str] = []
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[2:] == (1, 1):
+            lone.append(type(module).__name__)
+
+    strided = [
+        module
+        for module in backbone.modules()
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and max(module.kernel_size) > 1
+    ]
+    hooks = [module.register_forward_pre_hook(look) for module in strided]
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    finally:
+        backbone.train(training)
+        for hook in hooks:
+            hook.remove()
+    if lone:
+        cure = "--no-progressive, " if image_size < backbone.spec.image_size else ""
+        raise UsageError(
+            f"--backbone {backbone.spec.name} makes a single pixel of images of {image_size} pixels before its last "
+            f"convolutions, whose gradients torch computes wrongly in bf16: add {cure}--precision fp32 or a larger "
+            "--image-size"
+        )
+
+
 def _random_backbone(spec: BackboneSpec, seed: int) -> Backbone:
     try:
         with torch.random.fork_rng(devices=[]):

@@ -57,8 +57,8 @@ class Tf32Search:
         with _products(tf32=False):
             closeness[again], indices[again] = _search(self._references, self._norms, queries[again], self._candidates)
         nearest_lost[again] = closeness[again].topk(self._count).values[:, -1]
-        needed = int((closeness >= nearest_lost[:, None]).sum(1).max()) if len(queries) else self._count
-        return indices.gather(1, closeness.topk(needed, sorted=False).indices)
+        near_enough = (closeness >= nearest_lost[:, None]).sum(1).tolist()
+        return indices.gather(1, closeness.topk(max([self._count, *near_enough]), sorted=False).indices)
 
 
 def _rounded(values: Tensor) -> Tensor:

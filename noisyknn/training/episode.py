@@ -241,8 +241,8 @@ class Trainer:
     def _look(self, model: Backbone, cumulative_loss: Tensor, episode: int) -> Trained:
         """What the trained network makes of every sample."""
         features, log_probabilities = self.inspect(model)
-        # The last step may be the one that went too far; neither a sum nor a minimum needs memory.
-        if not (features.sum().isfinite() and log_probabilities.amin().isfinite()):
+        # The last step may be the one that went too far, or so far that a search would; neither needs memory.
+        if not (features.norm().isfinite() and log_probabilities.amin().isfinite()):
             raise self._diverged(self._name(episode))
         return Trained(
             features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss, model=model

@@ -63,7 +63,7 @@ def test_what_is_told_on_the_way(clean: Cli, fixed: Path) -> None:
     told = clean("--truth-column", "clean_label").stderr
     assert "noisyknn: preset auto: 48 labels, 3 classes, colour images of about 12 pixels, on " in told
     assert "crossfit, k = 4, 2 folds" in told
-    assert "cnn5 at 16 pixels; 2 × 1 epochs" in told
+    assert "cnn5 of width 0.25 at 16 pixels; 2 × 1 epochs" in told
     assert re.search(r"episode 2 of 2: 24 references, \d+ labels differ from the given ones, recovery \d+\.\d\d%", told)
     assert "│ unreadable" in told
     assert re.search(r"│ recovery \(truth\) +│ +│ \d+\.\d\d%", told)
@@ -406,7 +406,7 @@ def test_a_preset_of_the_paper_cut_down(cli: Cli, data: Path, preset: str, backb
     result = cli("clean", *own, *cut, "--preset", preset, "--summary", file)
     assert result.code == 0
     assert f"preset {preset}, as in the paper\n" in result.stderr
-    assert f"{backbone} at {image_size} pixels; 1 × 1 epochs" in result.stderr
+    assert f"{backbone} of width 0.25 at {image_size} pixels; 1 × 1 epochs" in result.stderr
     config = json.loads(file.read_text())["config"]
     assert (config["loss"], config["optimizer"], config["reference_start"]) == ("sce", "adam", 0.2)
 

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,25 @@ def test_help_tells_the_exit_codes(cli: Cli, arguments: list[str]) -> None:
 def test_version(cli: Cli) -> None:
     result = cli("--version")
     assert (result.code, result.stdout) == (0, b"noisyknn 0.1.0\n")
+
+
+def test_a_polite_kill_of_any_command_is_an_interruption() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    tidied = []
+
+    def command() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            tidied.append(True)
+
+    try:
+        with pytest.raises(SystemExit) as end:
+            guarded(command)()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 130
+    assert tidied == [True]
 
 
 def test_the_package_runs_as_a_module() -> None:

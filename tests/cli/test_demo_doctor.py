@@ -10,7 +10,18 @@ import torch
 
 from noisyknn import machine
 from noisyknn.cli.doctor import doctor
+from noisyknn.errors import InterruptedRunError
 from tests.cli.conftest import Cli
+
+
+def test_an_interrupted_demo_promises_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise InterruptedRunError("interrupted; the same command goes on from what /somewhere holds")
+
+    monkeypatch.setattr(sys.modules["noisyknn.cli.demo"], "clean", interrupted)
+    result = cli("demo")
+    assert result.code == 130
+    assert result.stderr.endswith("noisyknn: interrupted\n")
 
 
 def test_doctor_tells_what_the_machine_has_and_what_clean_would_choose(cli: Cli) -> None:

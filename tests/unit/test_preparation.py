@@ -1,5 +1,6 @@
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,23 @@ def test_a_network_for_images_of_one_size_cannot_begin_with_smaller_ones(images:
     with pytest.raises(UsageError, match=r"vit_b_32 runs on images of 64 pixels but not of 32.*--no-progressive"):
         job_of(images, **settings)
     assert not job_of(images, **settings | {"progressive": False}).config.progressive
+
+
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [
+        ({"image_size": 16}, "add --precision"),
+        ({"image_size": 32, "progressive": True}, "add --no-progressive, --prec"),
+    ],
+)
+def test_a_network_of_which_torch_gets_gradients_wrong_in_bf16_is_refused(
+    images: Path, settings: Mapping[str, object], cure: str
+) -> None:
+    network = {"backbone": "resnet18", "width": 1.0, **settings}
+    with pytest.raises(UsageError, match=f"resnet18 makes a single pixel of images of 16 pixels .*{cure}"):
+        job_of(images, precision="bf16", **network)
+    assert job_of(images, precision="fp32", **network).config.backbone == "resnet18"
+    assert job_of(images, precision="bf16", **network | {"image_size": 40}).config.image_size == 40
 
 
 def test_overrides_go_before_the_preset(images: Path) -> None:

@@ -123,6 +123,13 @@ def test_the_width_of_auto_is_for_its_own_network() -> None:
     settings, _ = preset_settings("auto", method="crossfit", rows=500, classes=4, size=32, grey=False, gpu=True)
     assert overridden(settings, {"backbone": "preact_resnet18"}).width == 1
     assert overridden(settings, {"backbone": "preact_resnet18", "width": 0.5}).width == 0.5
+    assert overridden(settings, {"backbone": "cnn8"}).width == overridden(settings, {}).width > 1
+    assert "cnn8 of width 4 at" in describe(overridden(settings, {}))
+
+
+def test_the_smallest_images_of_a_longer_first_episode_are_told() -> None:
+    settings, _ = preset_settings("auto", method="crossfit", rows=500, classes=4, size=32, grey=False, gpu=False)
+    assert "at 16 to 32 pixels" in describe(overridden(settings, {"epochs": 2}))
 
 
 def test_auto_does_not_mirror_what_may_be_characters() -> None:

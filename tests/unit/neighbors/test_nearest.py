@@ -384,6 +384,17 @@ def test_tf32_has_ten_bits_and_the_switch_for_it_is_put_back() -> None:
         assert matmul.allow_tf32 == before
 
 
+def test_few_candidates_are_left_where_rounding_leaves_no_doubt() -> None:
+    features = draw(500, 8)
+    assert 20 <= Tf32Search(features, 20)(features).shape[1] < 25
+
+
+def test_what_is_no_number_finds_something() -> None:
+    features = draw(50, 4)
+    features[7] = torch.nan
+    assert Tf32Search(features, 5)(features).shape[0] == 50
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9")
 def test_a_program_that_asks_for_tf32_itself_finds_its_choice_again() -> None:
     matmul = torch.backends.cuda.matmul
