@@ -81,8 +81,8 @@ def nearest(
     They come tile by tile in the order of the samples.
 
     A search only proposes candidates. Their distances are computed again, directly, so that searches agree; only where
-    more than SPARE references are as near as the k-th, to the rounding of float32 in the square of how far features lie
-    from their mean, may they take different ones of these: the nearest of clusters a thousand times tighter. With
+    more than SPARE references are as near as the k-th may they take different ones of these. As near is what float32
+    cannot tell apart in squared distances from the mean: all of a cluster that is a thousand times smaller. With
     R <= k there are R - 1 neighbours: all but the sample itself, or all but the farthest. Takes two references or more.
     """
     count, k = min(k + 1 + SPARE, len(references)), min(k, len(references) - 1)
