@@ -1,7 +1,6 @@
 """The main job as one call: table and images in, the same table with corrected labels out."""
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -312,12 +311,13 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
     )
 
 
-def _model_metadata(table: LabelTable, config: Config, pixels: Pixels) -> dict[str, str]:
+def _model_metadata(table: LabelTable, config: Config, pixels: Pixels) -> dict[str, Any]:
     """What a user of the saved model needs to know: how to build it and how to feed it."""
     return {
-        "classes": json.dumps(table.classes),
-        "mean": json.dumps(pixels.mean.tolist()),
-        "std": json.dumps(pixels.std.tolist()),
+        "classes": table.classes,
+        "mean": pixels.mean.tolist(),
+        "std": pixels.std.tolist(),
         "fit": config.fit,
-        "store_size": str(config.store_size or config.image_size),
+        "store_size": config.store_size or config.image_size,
+        "image_size": config.image_size,
     }

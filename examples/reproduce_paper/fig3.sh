@@ -4,4 +4,5 @@
 # 40 epochs of Pre-act ResNet-32 on 5,000 images.
 # The paper's: without --rows, --epochs; for one GPU.
 set -euo pipefail
+: "${2:?usage: fig3.sh TRAIN OUT}"
 noisyknn benchmark fig3 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --epochs 40 --every 2

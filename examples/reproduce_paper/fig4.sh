@@ -4,4 +4,5 @@
 # Three times four episodes of 6 epochs of Pre-act ResNet-32 on 5,000 images.
 # The paper's: without --rows, --epochs, --episodes; for one GPU.
 set -euo pipefail
+: "${2:?usage: fig4.sh TRAIN OUT}"
 noisyknn benchmark fig4 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --epochs 6 --episodes 4

@@ -4,4 +4,5 @@
 # 40 epochs of Pre-act ResNet-32 on 5,000 images.
 # The paper's: without --rows, --epochs; for one GPU.
 set -euo pipefail
+: "${2:?usage: fig6.sh TRAIN OUT}"
 noisyknn benchmark fig6 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --epochs 40 --every 5

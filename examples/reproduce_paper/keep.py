@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Keep what a table's script has found: keep.py OUT NAME [--processes 1] [--commit COMMIT]
 
-Reads OUT/cells.json and writes ../results/NAME.json: of each cell the paper's figure and ours, per cent, mean and
-deviation over the trials, and the seconds of a trial; and what it was measured by.
+NAME is that of the script, without .sh, and OUT its folder, of one data set. Reads OUT/cells.json and writes
+../results/NAME_DATASET.json: of each cell the paper's figure and ours, per cent, mean and deviation over the trials,
+and the seconds of a trial that was not interrupted; and what it was measured by.
 """
 
 import argparse
 import datetime
 import json
 import platform
+import statistics
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +35,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="that shared the cells out, a thread each if several")
     parser.add_argument("--commit", help="of the code that ran them, where it is not this one")
     chosen = parser.parse_args()
-    records = json.loads((chosen.out / "cells.json").read_text())
+    script = Path(__file__).with_name(f"{chosen.name}.sh")
+    if not script.is_file():
+        sys.exit(f"there is no {script}")
+    kept = chosen.out / "cells.json"
+    if not kept.is_file():
+        sys.exit(f"{kept} is not there: {script.name} makes it")
+    records = json.loads(kept.read_text())
+    if len(data_sets := {record["data_set"] for record in records}) != 1:
+        sys.exit(f"{kept} has cells of {len(data_sets)} data sets; give each a folder of its own")
     found = {metric: means(records, metric) for metric in get_args(Metric)}
     cells = []
     for method, noise in found["accuracy"]:
@@ -44,11 +54,13 @@ def main() -> None:
             paper = theirs.get(first["data_set"], {}).get((method, noise))
             ours = found[metric].get((method, noise))  # None where the true labels are not known
             cell[metric] = {"paper": paper and str(paper), "ours": ours and str(ours)}
-        cells.append(cell | {"seconds": round(sum(record["seconds"] for record in of_cell) / len(of_cell), 1)})
+        whole = [record["seconds"] for record in of_cell if not record["resumed"]]
+        cells.append(cell | {"seconds": round(statistics.fmean(whole), 1) if whole else None})
     table = {
         "data_set": records[0]["data_set"],
-        "script": f"examples/reproduce_paper/{chosen.name}.sh",
-        "hours": round(sum(record["seconds"] for record in records) / 3600 / chosen.processes, 2),
+        "rows": sorted({record["rows"] for record in records}),
+        "script": f"examples/reproduce_paper/{script.name}",
+        "hours": round(sum(cell["trials"] * (cell["seconds"] or 0) for cell in cells) / 3600 / chosen.processes, 2),
         "processes": chosen.processes,
         "cells": cells,
         "commit": chosen.commit or output("git", "rev-parse", "HEAD"),
@@ -56,7 +68,7 @@ def main() -> None:
         "hardware": hardware(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
-    target = EXAMPLES / "results" / f"{chosen.name}.json"
+    target = EXAMPLES / "results" / f"{chosen.name}_{table['data_set']}.json"
     target.write_text(json.dumps(table, indent=1) + "\n")
     for cell in cells:
         print(cell["method"], cell["noise"], *(f"{metric} {cell[metric]}" for metric in THEIRS), cell["seconds"])

@@ -5,6 +5,7 @@
 # 30 %, and in the final training. Joint Optimization trains one of 13 epochs and another of 8. Run twice
 # at once, with a thread each (OMP_NUM_THREADS=1), it shares the cells out and ends sooner.
 set -euo pipefail
+: "${3:?usage: table1_small.sh TRAIN TEST OUT}"
 files=(--images "$1/images" --labels "$1/labels.csv" --test-images "$2/images" --test-labels "$2/labels.csv" --out "$3")
 noise=(--noise symmetric-20 --noise symmetric-40 --noise symmetric-60 --noise symmetric-80 --noise asymmetric-40)
 cut=(--data-set mnist --rows 10000 --trials 3)

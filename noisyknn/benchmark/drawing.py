@@ -11,6 +11,7 @@ from noisyknn.files import atomic_file
 
 WIDTH, HEIGHT = 7.0, 4.5
 """Inches."""
+MARKERS = "osD^vPX*"
 
 
 def check_matplotlib() -> None:
@@ -30,9 +31,7 @@ def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> list[Path]:
     else:
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         _lines(figure.add_subplot(), points)
-    figure.axes[0].figure.suptitle(title, fontsize="medium")
-    if name == "fig4":
-        figure.axes[0].set_xlabel("episode")
+    figure.suptitle(title, fontsize="medium")
     files = [stem.with_suffix(ending) for ending in (".png", ".svg")]
     for file in files:
         with atomic_file(file) as target:
@@ -42,18 +41,23 @@ def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> list[Path]:
 
 def _lines(axes: Any, points: pd.DataFrame) -> None:
     """A line per curve, in the order in which they come; the network's own is black."""
+    from matplotlib.ticker import MaxNLocator
+
+    steps = points.columns[0]
     for place, (curve, part) in enumerate(points.groupby("curve", sort=False)):
         style = {"color": "black", "linestyle": "--"} if curve == "network" else {"color": f"C{place % 10}"}
-        axes.plot(part["epoch"], 100 * part["accuracy"], label=curve, marker="o", markersize=3, **style)
-    axes.set_xlabel("epoch")
+        size = 8 - 2 * min(place, 2)  # so that a line under another shows
+        axes.plot(part[steps], 100 * part["accuracy"], label=curve, marker=MARKERS[place % 8], markersize=size, **style)
+    axes.set_xlabel(steps)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("labels that are right, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _panels(figure_class: Any, points: pd.DataFrame) -> Any:
     """SelKNN on the left, IterKNN on the right, on one scale, each beside the network."""
-    figure = figure_class(figsize=(1.6 * WIDTH, HEIGHT), layout="constrained")
+    figure = figure_class(figsize=(2 * WIDTH, HEIGHT), layout="constrained")
     shared = None
     for place, method in enumerate(("SelKNN", "IterKNN"), 1):
         axes = figure.add_subplot(1, 2, place, sharey=shared)
@@ -65,15 +69,19 @@ def _panels(figure_class: Any, points: pd.DataFrame) -> Any:
 
 
 def _scatter(figure_class: Any, points: pd.DataFrame) -> Any:
-    """A panel per layer, a colour per class."""
-    layers = list(dict.fromkeys(points["layer"]))
-    figure = figure_class(figsize=(4 * len(layers), 4.3), layout="constrained")
+    """A panel per layer; a colour, and beyond ten classes a shape too, per class."""
+    layers, classes = (list(dict.fromkeys(points[column])) for column in ("layer", "class"))
+    figure = figure_class(figsize=(4 * len(layers) + 1.5, 4.3), layout="constrained")
     for place, layer in enumerate(layers, 1):
         axes = figure.add_subplot(1, len(layers), place)
-        part = points[points["layer"] == layer]
-        colours = "tab10" if part["class"].max() < 10 else "nipy_spectral"
-        axes.scatter(part["x"], part["y"], c=part["class"], cmap=colours, s=4)
+        of_layer = points[points["layer"] == layer]
+        for number, name in enumerate(sorted(classes)):
+            part = of_layer[of_layer["class"] == name]
+            style = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 % 8]}
+            axes.scatter(part["x"], part["y"], label=name, s=5, linewidths=0, **style)
         axes.set_title(layer, fontsize="medium")
         axes.set_xticks([])
         axes.set_yticks([])
+    columns = 1 + (len(classes) - 1) // 20
+    figure.axes[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3, ncols=columns)
     return figure

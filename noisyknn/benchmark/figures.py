@@ -19,6 +19,7 @@ from noisyknn.benchmark.speed import NoCheckpoints
 from noisyknn.config import LossName
 from noisyknn.data.augment import Pixels
 from noisyknn.data.noise import inject
+from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
 from noisyknn.errors import UsageError
@@ -51,7 +52,8 @@ class Study:
     truth: Tensor
     """(N,) true labels, class indices."""
     search: Search
-    classes: int
+    classes: Sequence[str]
+    """Names of the classes."""
     every: int
     """Epochs from one point to the next."""
 
@@ -63,19 +65,22 @@ class Study:
     def watch(self, look: Callable[[int, Backbone, Tensor], None]) -> None:
         """Train an episode on the given labels; `look` at each point's epoch, network and cumulative losses (N,)."""
 
+        epochs = self.trainer.config.epochs
+
         def after(epoch: int, model: Backbone, losses: Tensor) -> None:
-            if (epoch + 1) % self.every == 0 or epoch + 1 == self.trainer.config.epochs:
+            if (epoch + 1) % self.every == 0 or epoch + 1 == epochs:
                 look(epoch + 1, model, losses)
+                self.trainer.observer.note(f"looked at epoch {epoch + 1} of {epochs}")
 
         self.trainer.carry_out(dataclasses.replace(self.trainer.plan(self.given, 1.0), after_epoch=after), 0)
 
     def right(self, labels: Tensor) -> float:
         """Share of labels (N,) that are the true ones."""
-        return float((labels == self.truth).float().mean())
+        return float((labels == self.truth).double().mean())
 
     def vote(self, features: Tensor, references: Tensor, labels: Tensor, k: int, *, keep: bool) -> Tensor:
         """What the nearest references (R,) say of every sample (N,); `keep` leaves references as they are."""
-        told = poll(features, references, labels, k, self.search, self.classes).winner
+        told = poll(features, references, labels, k, self.search, len(self.classes)).winner
         if keep:
             told[references] = labels[references]
         return told
@@ -139,13 +144,13 @@ def prepare(
         ),
         truth=torch.from_numpy(table.given_labels[readable]).to(device),
         search=find_search(config.search, device),
-        classes=len(table.classes),
+        classes=[label_text(label) for label in table.classes],
         every=every,
     )
 
 
 def fig2(study: Study) -> pd.DataFrame:
-    """Outputs of three layers after an episode, in two dimensions by t-SNE (scikit-learn's): layer, x, y, class."""
+    """Outputs of three layers after an episode, in two dimensions by t-SNE (scikit-learn): layer, x, y, true class."""
     from sklearn.manifold import TSNE
 
     kept: list[Backbone] = []
@@ -155,7 +160,7 @@ def fig2(study: Study) -> pd.DataFrame:
     for layer in _three_layers(kept[-1]):
         features = study.trainer.inspect(_tapped(kept[-1], layer))[0].cpu().numpy()[shown]
         place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=perplexity).fit_transform(features)
-        classes = study.truth.cpu().numpy()[shown]
+        classes = [study.classes[label] for label in study.truth.cpu().numpy()[shown]]
         frames.append(pd.DataFrame({"layer": layer, "x": place[:, 0], "y": place[:, 1], "class": classes}))
     return pd.concat(frames, ignore_index=True)
 
@@ -188,7 +193,7 @@ def fig3(study: Study) -> pd.DataFrame:
 
 
 def fig4(study: Study) -> pd.DataFrame:
-    """Recovery of SelKNN by episode, by how each begins: epoch (of episodes), curve, accuracy."""
+    """Recovery of SelKNN by episode, by how each begins: episode, curve, accuracy."""
     config = study.trainer.config
     last_rate = learning_rate(config, config.epochs - 1, 0.0)
     points: list[tuple[int, str, float]] = []
@@ -204,13 +209,18 @@ def fig4(study: Study) -> pd.DataFrame:
             model = trained.model
             labels = selective_label_correction(_task(study), labels, trained, episode).labels
             points.append((episode + 1, curve, study.right(labels)))
-    return _long(points)
+            study.trainer.observer.note(f"{curve}: episode {episode + 1} of {config.episodes}")
+    return _long(points, "episode")
 
 
 def fig5(study: Study) -> pd.DataFrame:
     """Labels as SelKNN and IterKNN tell them with few and many neighbours, by epoch: epoch, curve, accuracy."""
     everyone = torch.arange(len(study.truth), device=study.truth.device)
     points: list[tuple[int, str, float]] = []
+    for method, voters in (("SelKNN", study.chosen(torch.zeros_like(study.truth))), ("IterKNN", everyone)):
+        if too_many := [k for k in KS if k >= len(voters)]:
+            told = ", ".join(map(str, too_many))
+            study.trainer.observer.note(f"{method}: {len(voters)} samples vote, so curves are left out of k = {told}")
 
     def look(epoch: int, model: Backbone, losses: Tensor) -> None:
         features, logs = study.trainer.inspect(model)
@@ -248,6 +258,8 @@ class Kind:
     """One of the paper's figures."""
 
     points: Callable[[Study], pd.DataFrame]
+    subject: str
+    """What it shows, in words."""
     loss: LossName
     """That the paper trains with (its Section 4.3, and 4.2 for figure 4)."""
     uses: frozenset[str]
@@ -255,23 +267,28 @@ class Kind:
 
 
 FIGURES: Mapping[str, Kind] = {
-    "fig2": Kind(points=fig2, loss="ce", uses=frozenset()),
-    "fig3": Kind(points=fig3, loss="ce", uses=frozenset({"k", "every"})),
-    "fig4": Kind(points=fig4, loss="sce", uses=frozenset({"k", "episodes"})),
-    "fig5": Kind(points=fig5, loss="ce", uses=frozenset({"every"})),
-    "fig6": Kind(points=fig6, loss="ce", uses=frozenset({"k", "every"})),
-}
+    "fig2": Kind(points=fig2, subject="outputs of three layers, by t-SNE; colours are true classes",
+                 loss="ce", uses=frozenset()),
+    "fig3": Kind(points=fig3, subject="right labels by epoch, as network, IterKNN and SelKNN tell them",
+                 loss="ce", uses=frozenset({"k", "every"})),
+    "fig4": Kind(points=fig4, subject="recovery of SelKNN, by what its episodes start from",
+                 loss="sce", uses=frozenset({"k", "episodes"})),
+    "fig5": Kind(points=fig5, subject="SelKNN and IterKNN by the number k of neighbours",
+                 loss="ce", uses=frozenset({"every"})),
+    "fig6": Kind(points=fig6, subject="SelKNN by the features of each stage",
+                 loss="ce", uses=frozenset({"k", "every"})),
+}  # fmt: skip
 
 
-def _long(points: Sequence[tuple[int, str, float]]) -> pd.DataFrame:
-    return pd.DataFrame(points, columns=["epoch", "curve", "accuracy"])
+def _long(points: Sequence[tuple[int, str, float]], steps: str = "epoch") -> pd.DataFrame:
+    return pd.DataFrame(points, columns=[steps, "curve", "accuracy"])
 
 
 def _task(study: Study) -> Task:
     """All of it that a label correction looks at."""
     return Task(
         given_labels=study.given,
-        classes=study.classes,
+        classes=len(study.classes),
         digests=torch.arange(len(study.given)),
         config=study.trainer.config,
         train=study.trainer,

@@ -155,6 +155,7 @@ def _run_cell(
     frame, realised_rate = _noisy(data, cell)
     model_file, run_dir = folder / f"{cell.name}.safetensors", folder / f"{cell.name}.run"
     model_file.unlink(missing_ok=True)  # of a cell that was stopped at its very end
+    resumed = run_dir.exists()
     started = time.monotonic()
     result = clean(
         data.images,
@@ -177,7 +178,9 @@ def _run_cell(
         "recovery": result.summary["truth"]["recovery"] if known else None,
         "realised_rate": realised_rate,
         "unreadable": unreadable,
+        "rows": len(frame),
         "seconds": round(seconds, 1),
+        "resumed": resumed,  # then the seconds are those since
         "config": dataclasses.asdict(config),
     }
     model_file.unlink()
@@ -215,7 +218,7 @@ def accuracy(model_file: Path, images: Path, table: LabelTable, config: Config, 
     Where they do not fit into memory, they lie in `folder`.
     """
     model, about = load_model(model_file)
-    place = {label_text(label): c for c, label in enumerate(json.loads(about["classes"]))}
+    place = {label_text(label): c for c, label in enumerate(about["classes"])}
     # noise may leave a class without a label: no image of it is told right
     labels = np.array([place.get(label_text(label), -1) for label in table.classes])[table.given_labels]
     device = find_device(config.device)
@@ -226,8 +229,8 @@ def accuracy(model_file: Path, images: Path, table: LabelTable, config: Config, 
     pixels = Pixels(
         images=store.tensor(device),
         rows=torch.arange(len(labels), device=device),
-        mean=torch.tensor(json.loads(about["mean"]), device=device),
-        std=torch.tensor(json.loads(about["std"]), device=device),
+        mean=torch.tensor(about["mean"], device=device),
+        std=torch.tensor(about["std"], device=device),
         size=config.image_size,
     )
     model = model.to(device).to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from noisyknn.cli.common import STANDARD_STREAM, DebugOption, FormatOption, note, show_table, source
-from noisyknn.errors import UsageError, quoted
+from noisyknn.errors import InputError, UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,12 +120,13 @@ def _note_what_is_missing(columns: "CorrectedTable") -> None:
         note("the table has no column label_score: auroc is not known")
     if columns.confidence is None:
         note("the table has no column confidence: calibration_error is not known")
-    if not set(columns.truth.tolist()) & {*columns.given.tolist(), *columns.corrected.tolist()} - {-1}:
-        truth = columns.classes[int(columns.truth.max())]
-        corrected = columns.classes[int(columns.corrected.max())]
-        note(
-            f"no true label occurs among the others; is {quoted(truth)} the same kind of label as {quoted(corrected)}?"
-        )
+    true = set(columns.truth.tolist()) - {-1}
+    if not true & {*columns.given.tolist(), *columns.corrected.tolist()}:
+        one, other = (columns.classes[int(labels.max())] for labels in (columns.truth, columns.corrected))
+        message = f"no true label occurs among the others; is {quoted(one)} the same kind of label as {quoted(other)}?"
+        if len(true) > 1:  # a few rows of one class may well all be wrong
+            raise InputError(message)
+        note(message)
 
 
 def _overall_table(figures: Mapping[str, object]) -> "Table":

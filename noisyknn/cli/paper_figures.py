@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import UsageError
 from noisyknn.files import check_outputs
+
+if TYPE_CHECKING:
+    from noisyknn.benchmark.figures import Study
 
 
 def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]:
@@ -62,6 +65,8 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
                     raise UsageError(f"--{option} does nothing in {name}; remove it")
             if "k" not in kind.uses:
                 settings["k"] = 1  # of no effect: never too many
+            if "episodes" not in kind.uses:
+                settings["episodes"] = 1
             check_matplotlib()
             out.mkdir(parents=True, exist_ok=True)
             files = {f"--out ({ending})": out / f"{name}.{ending}" for ending in ("csv", "png", "svg")}
@@ -82,11 +87,18 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
                 )
                 points = kind.points(study)
             write_table(points, out / f"{name}.csv")
-            config = study.trainer.config
-            about = (f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", config.backbone)
-            title = ", ".join((*about, f"{config.epochs} epochs", config.loss))
-            for file in draw(name, points, title, out / name):
+            drawn = draw(name, points, f"{kind.subject}\n{_settings(study, noise)}", out / name)
+            for file in (out / f"{name}.csv", *drawn):
                 observer.note(f"wrote {file}")
 
     command.__doc__ = help_text
     return command
+
+
+def _settings(study: "Study", noise: str) -> str:
+    """What a figure was made with, in words."""
+    config = study.trainer.config
+    network = config.backbone + (f" of width {config.width:g}" if config.width != 1 else "")
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+    loss = {"ce": "cross-entropy", "sce": "symmetric cross-entropy"}[config.loss]
+    return ", ".join((f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", network, epochs, loss))

@@ -17,8 +17,8 @@ from noisyknn.models.weights import read_safetensors
 _KEY = "noisyknn"
 
 
-def save_model(path: Path, backbone: Backbone, metadata: Mapping[str, str]) -> None:
-    """Write the weights, what the network was built from, and `metadata`, whole or not at all.
+def save_model(path: Path, backbone: Backbone, metadata: Mapping[str, Any]) -> None:
+    """Write the weights, what the network was built from, and `metadata`, which JSON can hold, whole or not at all.
 
     Raises MachineError where the file cannot be written.
     """
@@ -30,8 +30,12 @@ def save_model(path: Path, backbone: Backbone, metadata: Mapping[str, str]) -> N
         file.write(raw)
 
 
-def load_model(path: str | Path) -> tuple[Backbone, dict[str, str]]:
+def load_model(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
     """A backbone that `save_model` wrote, on the CPU, in evaluation mode, and the metadata given then.
+
+    Of one that `clean` saved: `classes`, the labels in the order of the logits; `mean` and `std` of red, green and blue
+    from 0 to 1, by which an image (3, S, S) is normalised; `store_size`, the height and width that images are resized
+    to, as `fit` says, and `image_size`, S, that of the centre that the network sees.
 
     Raises InputError for any other file.
     """
@@ -40,7 +44,7 @@ def load_model(path: str | Path) -> tuple[Backbone, dict[str, str]]:
     try:
         about = json.loads(entries[_KEY])
         spec = _spec(about["spec"])
-        metadata = {str(key): str(value) for key, value in about["metadata"].items()}
+        metadata = dict(about["metadata"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} was not saved by noisyknn, so it does not say which backbone it holds") from error
     try:

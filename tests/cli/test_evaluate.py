@@ -183,10 +183,14 @@ def test_probabilities_of_something_else_are_refused(
     assert message in result.stderr
 
 
-def test_truth_of_another_kind_is_noted(cli: Cli) -> None:
+def test_truth_of_another_kind_is_refused_unless_all_of_one_class_may_be_wrong(cli: Cli) -> None:
     stdin = b"path,truth,label,corrected_label,label_score,is_label_issue\na,cat,0,0,0.5,False\n"
     result = cli("evaluate", "-", "--truth-column", "truth", "--json", stdin=stdin)
+    assert result.code == 0
     assert "no true label occurs among the others; is 'cat' the same kind of label as 0?" in result.stderr
+    result = cli("evaluate", "-", "--truth-column", "truth", stdin=stdin + b"b,dog,1,0,0.5,True\n")
+    assert (result.code, result.stdout) == (3, b"")
+    assert "is 'dog' the same kind of label as 0?" in result.stderr
 
 
 @pytest.mark.parametrize(

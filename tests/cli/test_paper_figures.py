@@ -64,10 +64,13 @@ def test_a_figure_of_curves(draw: Draw, tmp_path: Path, name: str) -> None:
     points = pd.read_csv(tmp_path / "out" / f"{name}.csv")
     found = list(dict.fromkeys(points["curve"]))
     assert found == CURVES[name] if name != "fig5" else set(CURVES[name]) <= set(found)
-    assert sorted(set(points["epoch"])) == ([1, 2] if name == "fig4" else [3, 4])
+    assert sorted(set(points[points.columns[0]])) == ([1, 2] if name == "fig4" else [3, 4])
+    assert points.columns[0] == ("episode" if name == "fig4" else "epoch")
     assert points["accuracy"].between(0, 1).all()
     assert is_drawn(tmp_path / "out", name)
-    assert f"wrote {tmp_path / 'out' / name}.png" in result.stderr
+    for ending in ("csv", "png", "svg"):
+        assert f"wrote {tmp_path / 'out' / name}.{ending}" in result.stderr
+    assert ("curves are left out of k = 100, 200, 500, 1000\n" in result.stderr) is (name == "fig5")
 
 
 def test_true_labels_of_neighbours_tell_more_than_noisy_ones(draw: Draw, tmp_path: Path) -> None:

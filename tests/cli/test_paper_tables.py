@@ -89,10 +89,12 @@ def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(grid, "accuracy", accuracy)
     found = json.loads(table("table1", *FEW, "--json").stdout)
     assert [without_seconds(cell) for cell in found] == [without_seconds(cell) for cell in undisturbed]
+    assert [cell["resumed"] for cell in found] == [cell["cell"] == "mnist-symmetric-40-ce-1" for cell in found]
+    assert not any(cell["resumed"] for cell in undisturbed)
 
 
 def without_seconds(cell: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in cell.items() if name != "seconds"}
+    return {name: value for name, value in cell.items() if name not in ("seconds", "resumed")}
 
 
 def test_a_cell_that_fails_stops_no_other(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
