@@ -131,6 +131,11 @@ class Config:
     seed: int = 0
     """Seed of everything random."""
 
+    @property
+    def network(self) -> str:
+        """The backbone with its width, in words."""
+        return self.backbone + (f" of width {self.width:g}" if self.width != 1 else "")
+
     def unused(self) -> frozenset[str]:
         """Names of settings that have no effect beside the others."""
         found = set[str]().union(*_OF_METHODS.values()) - _OF_METHODS[self.method]

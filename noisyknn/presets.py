@@ -74,10 +74,9 @@ def describe(config: Config) -> str:
         loss = f"α {config.compatibility_weight:g}, β {config.entropy_weight:g}, λ {config.label_rate:g}"
     learnt = (config.folds - 1) / config.folds if config.method == "crossfit" else 1.0
     smallest = image_size(config, 0, stretched(config.epochs, 1 / learnt))
-    network = config.backbone + (f" of width {config.width:g}" if config.width != 1 else "")
     pixels = f"{smallest} to {config.image_size}" if smallest < config.image_size else str(config.image_size)
     return (
-        f"{config.method}{_voters(config)}; {network} at {pixels} pixels; {epochs} in batches of "
+        f"{config.method}{_voters(config)}; {config.network} at {pixels} pixels; {epochs} in batches of "
         f"{config.batch_size}, {config.optimizer}, {rate}; {loss}"
         + (
             f", γ {config.gamma:g} divided by {config.gamma_decay:g} per episode"

@@ -98,7 +98,6 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
 def _settings(study: "Study", noise: str) -> str:
     """What a figure was made with, in words."""
     config = study.trainer.config
-    network = config.backbone + (f" of width {config.width:g}" if config.width != 1 else "")
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
     loss = {"ce": "cross-entropy", "sce": "symmetric cross-entropy"}[config.loss]
-    return ", ".join((f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", network, epochs, loss))
+    return ", ".join((f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", config.network, epochs, loss))
