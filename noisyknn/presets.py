@@ -156,10 +156,10 @@ DEFAULT_METHOD = "crossfit"
 """The method of ``auto``, unless another is asked for."""
 MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
 CPU_PASSES, GPU_PASSES = 540_000, 6_000_000
-"""How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16, and on an
-H100."""
+"""How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16, and, as is
+estimated, on an H100."""
 GPU_WIDTH = 4.0
-"""Of the network: wider ones are right more often, and no less aware of where they are wrong."""
+"""Of the network: wider ones are right more often, and know where they are wrong about as well."""
 CROSSFIT_PASSES = 1.35
 """How many times as many it is for crossfit, whose images are smaller most of the time."""
 PROGRESSIVE_PIXELS = 24

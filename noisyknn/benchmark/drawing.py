@@ -12,6 +12,7 @@ from noisyknn.files import atomic_file
 WIDTH, HEIGHT = 7.0, 4.5
 """Inches."""
 MARKERS = "osD^vPX*"
+"""Shapes of points, matplotlib's."""
 
 
 def check_matplotlib() -> None:
