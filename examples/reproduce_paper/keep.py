@@ -3,7 +3,8 @@
 
 NAME is that of the script, without .sh, and OUT its folder, of one data set. Reads OUT/cells.json and writes
 ../results/NAME_DATASET.json: of each cell the paper's figure and ours, per cent, mean and deviation over the trials,
-and the seconds of a trial that was not interrupted; and what it was measured by.
+and the seconds of a trial that was not interrupted; and what it was measured by. Then writes TABLES.md anew from all
+that ../results holds.
 """
 
 import argparse
@@ -18,13 +19,20 @@ from typing import Any, get_args
 import torch
 
 from noisyknn.benchmark.grid import means
-from noisyknn.benchmark.paper import LABEL_RECOVERY, TEST_ACCURACY, Metric
+from noisyknn.benchmark.paper import FIGURES, Metric
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES))
 from record import hardware, output  # noqa: E402  # no package: these are scripts
 
-THEIRS = {"accuracy": TEST_ACCURACY, "recovery": LABEL_RECOVERY}
+RESULTS = EXAMPLES / "results"
+TABLES = Path(__file__).with_name("TABLES.md")
+TITLES: dict[Metric, str] = {"accuracy": "Table 1, test accuracy", "recovery": "Table 2, label recovery"}
+HEAD = """# Tables 1 and 2: the paper's figures and ours
+
+Per cent, mean and deviation over the trials. Ours come from fewer rows, epochs, episodes and trials, as said below each
+table. Cells that were not run are empty. Written by `keep.py`.
+"""
 
 
 def main() -> None:
@@ -50,7 +58,7 @@ def main() -> None:
         of_cell = [record for record in records if (record["method"], record["noise"]) == (method, noise)]
         first = of_cell[0]
         cell: dict[str, Any] = {"method": method, "noise": noise, "trials": len(of_cell), "settings": first["settings"]}
-        for metric, theirs in THEIRS.items():
+        for metric, theirs in FIGURES.items():
             paper = theirs.get(first["data_set"], {}).get((method, noise))
             ours = found[metric].get((method, noise))  # None where the true labels are not known
             cell[metric] = {"paper": paper and str(paper), "ours": ours and str(ours)}
@@ -68,10 +76,49 @@ def main() -> None:
         "hardware": hardware(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
-    target = EXAMPLES / "results" / f"{chosen.name}_{table['data_set']}.json"
+    target = RESULTS / f"{chosen.name}_{table['data_set']}.json"
     target.write_text(json.dumps(table, indent=1) + "\n")
-    for cell in cells:
-        print(cell["method"], cell["noise"], *(f"{metric} {cell[metric]}" for metric in THEIRS), cell["seconds"])
+    TABLES.write_text(markdown())
+    print(f"wrote {target} and {TABLES}")
+
+
+def markdown() -> str:
+    """Tables 1 and 2, the paper's figures above ours; cells that were not run are empty."""
+    kept = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    parts = [HEAD]
+    for metric, title in TITLES.items():
+        for data_set, theirs in FIGURES[metric].items():
+            tables = [table for table in kept if "cells" in table and table["data_set"] == data_set]
+            methods, noises = (list(dict.fromkeys(place[part] for place in theirs)) for part in (0, 1))
+            ours = {
+                (cell["method"], cell["noise"]): cell[metric]["ours"] or ""
+                for table in tables
+                for cell in table["cells"]
+            }
+            parts.append(f"## {title}: {data_set}\n")
+            parts.append(_line(["", "", *noises]) + "\n" + _line(["---"] * (2 + len(noises))))
+            for method in methods:
+                parts.append(_line([method, "paper", *(str(theirs.get((method, noise), "")) for noise in noises)]))
+                parts.append(_line(["", "ours", *(ours.get((method, noise), "") for noise in noises)]))
+            parts.extend(_how(table) for table in tables)
+            parts.append("" if tables else "\nNot run yet.\n")
+    return "\n".join(parts)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _how(table: dict[str, Any]) -> str:
+    """What a table's own figures were obtained by."""
+    script = Path(table["script"]).name
+    rows = " and ".join(f"{rows:,}" for rows in table["rows"])
+    trials = max(cell["trials"] for cell in table["cells"])
+    processes = "" if table["processes"] == 1 else f", {table['processes']} processes at once"
+    return (
+        f"\nOurs: [`{script}`]({script}), {rows} rows, trials: {trials}; {table['hours']} hours on {table['hardware']}"
+        f"{processes}; {table['date']}, commit {table['commit'][:7]}.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
         width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
         epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
         episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting (fig4).")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Images per step of training.")] = None,
         every: Annotated[
             int | None,
             typer.Option(min=1, help="Epochs from one point to the next (fig3, fig5, fig6).", show_default="1"),
@@ -52,7 +53,7 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
         options: dict[str, object] = {"backbone": backbone, "width": width, "epochs": epochs, "episodes": episodes}
-        options |= {"k": k, "seed": seed, "device": device, "precision": precision}
+        options |= {"batch_size": batch_size, "k": k, "seed": seed, "device": device, "precision": precision}
         settings = {option: value for option, value in options.items() if value is not None}
         with Terminal(quiet=quiet) as observer:
             from noisyknn.benchmark.drawing import check_matplotlib, draw
@@ -100,4 +101,6 @@ def _settings(study: "Study", noise: str) -> str:
     config = study.trainer.config
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
     loss = {"ce": "cross-entropy", "sce": "symmetric cross-entropy"}[config.loss]
-    return ", ".join((f"{len(study.truth):,} images", f"{noise.replace('-', ' ')} %", config.network, epochs, loss))
+    noise = f"{noise.replace('-', ' ')} %"
+    batches = f"batches of {config.batch_size}"
+    return ", ".join((f"{len(study.truth):,} images", noise, config.network, epochs, batches, loss))

@@ -55,6 +55,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         ] = None,
         epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
         episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Images per step of training.")] = None,
         k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
         width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
@@ -77,8 +78,9 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         check_names(methods, noises)
         if download and torchvision is None:
             raise UsageError("--download goes with --torchvision")
-        options = {"epochs": epochs, "episodes": episodes, "k": k, "width": width, "device": device}
-        settings = {name: value for name, value in (options | {"precision": precision}).items() if value is not None}
+        options: dict[str, object] = {"epochs": epochs, "episodes": episodes, "batch_size": batch_size, "k": k}
+        options |= {"width": width, "device": device, "precision": precision}
+        settings = {name: value for name, value in options.items() if value is not None}
         with Terminal(quiet=quiet) as observer:
             if torchvision is not None:
                 if any(file is not None for file in (images, labels, test_images, test_labels)):
@@ -118,6 +120,7 @@ def table3(
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels that the network sees.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step of training.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the method's")] = None,
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default="500")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
@@ -133,7 +136,8 @@ def table3(
 
     methods = methods or [method for method, _ in CLOTHING1M]
     options: dict[str, object] = {"backbone": backbone, "weights": weights, "image_size": image_size, "k": k}
-    options |= {"epochs": epochs, "episodes": episodes, "lr": lr, "device": device, "precision": precision}
+    options |= {"epochs": epochs, "episodes": episodes, "batch_size": batch_size, "lr": lr}
+    options |= {"device": device, "precision": precision}
     settings = {name: value for name, value in options.items() if value is not None}
     check_names(methods, [])
     data = read_clothing1m(root, rows)

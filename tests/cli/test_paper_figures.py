@@ -87,6 +87,12 @@ def test_a_figure_of_points(draw: Draw, tmp_path: Path) -> None:
     assert points.groupby("layer", sort=False).size().to_dict() == {"stage1": 400, "stage3": 400, "head": 400}
     assert set(points["class"]) == set(range(10))
     assert is_drawn(tmp_path / "out", "fig2")
+    assert "4 epochs, batches of 256, cross-entropy" in (tmp_path / "out" / "fig2.svg").read_text()
+
+
+def test_smaller_batches_take_more_steps(draw: Draw, tmp_path: Path) -> None:
+    assert draw("fig2", "--batch-size", "40", "--epochs", "1").code == 0
+    assert "1 epoch, batches of 40, cross-entropy" in (tmp_path / "out" / "fig2.svg").read_text()
 
 
 def test_what_is_there_is_not_drawn_over(draw: Draw, tmp_path: Path) -> None:

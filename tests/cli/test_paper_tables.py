@@ -20,7 +20,7 @@ from tests.cli.conftest import Cli, Result
 from tests.small_data import draw
 
 TRAIN, TEST = 300, 100
-CUT = ["--epochs", "3", "--episodes", "2", "--k", "5", "--width", "0.25", "--precision", "fp32"]
+CUT = ["--epochs", "3", "--episodes", "2", "--batch-size", "50", "--k", "5", "--width", "0.25", "--precision", "fp32"]
 FEW = ["--methods", "ce", "--methods", "selknn", "--noise", "symmetric-40", "--trials", "2"]
 Table = Callable[..., Result]
 
@@ -60,6 +60,7 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
         rows = list(csv.DictReader(file))
     assert [row["cell"] for row in rows] == [record["cell"] for record in records]
     assert all(0.3 < record["realised_rate"] < 0.5 for record in records)
+    assert all(record["config"]["batch_size"] == 50 for record in records)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
 
     def never(*_: object, **__: object) -> None:
