@@ -1,9 +1,14 @@
 import ast
 import dataclasses
+import importlib
 import inspect
 import re
 import tomllib
 from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from typer.main import get_command
 
 import noisyknn
 from noisyknn import cli, config
@@ -67,6 +72,23 @@ def test_every_setting_has_a_line_of_documentation() -> None:
 def test_example_settings_are_valid() -> None:
     settings = read_config(ROOT / "examples" / "settings.toml")
     assert make_config(settings).episodes == settings["episodes"]
+
+
+def test_scripts_of_the_paper_give_options_that_their_commands_have() -> None:
+    benchmark = cast(Any, get_command(cli.app)).commands["benchmark"]
+    scripts = sorted((ROOT / "examples" / "reproduce_paper").glob("*.sh"))
+    assert len(scripts) == 10
+    for script in scripts:
+        text = re.sub(r"^#.*$", "", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        (name,) = set(re.findall(r"noisyknn benchmark (\w+)", text))
+        known = {option for parameter in benchmark.commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z0-9-]+", text)) <= known, script.name
+
+
+def test_the_tables_of_the_paper_are_written_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = ROOT / "examples" / "reproduce_paper"
+    monkeypatch.syspath_prepend(scripts)
+    assert (scripts / "TABLES.md").read_text(encoding="utf-8") == importlib.import_module("keep").markdown()
 
 
 def test_public_names_can_be_imported() -> None:
