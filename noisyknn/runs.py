@@ -230,6 +230,11 @@ def _empty(path: Path) -> None:
     (path / _MANIFEST).unlink(missing_ok=True)
 
 
+def is_finished(path: Path) -> bool:
+    """Whether a folder is that of a finished run."""
+    return (path / _MANIFEST).exists() and _status(_read_json(path / _MANIFEST)) == "finished"
+
+
 def _status(manifest: object) -> str | None:
     """The status of a run, None where `manifest` is not that of a run."""
     status = manifest.get("status") if isinstance(manifest, dict) else None

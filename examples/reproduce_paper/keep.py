@@ -19,7 +19,7 @@ from typing import Any, get_args
 import torch
 
 from noisyknn.benchmark.grid import means
-from noisyknn.benchmark.paper import CLOTHING1M, FIGURES, Figures, Metric
+from noisyknn.benchmark.paper import PRINTED, Figures, Metric
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES))
@@ -27,11 +27,14 @@ from record import hardware, output  # noqa: E402  # no package: these are scrip
 
 RESULTS = EXAMPLES / "results"
 TABLES = Path(__file__).with_name("TABLES.md")
-TITLES: dict[Metric, str] = {"accuracy": "Table 1, test accuracy", "recovery": "Table 2, label recovery"}
+TITLES: dict[Metric, str] = {
+    "accuracy": "Table 1 (Clothing1M: 3), test accuracy",
+    "recovery": "Table 2, label recovery",
+}
 HEAD = """# Tables 1 to 3: the paper's figures and ours
 
-Per cent, mean and deviation over the trials. Ours come from fewer rows, epochs, episodes and trials, as said below each
-table. Cells that were not run are empty. Written by `keep.py`.
+Per cent, mean and deviation over the trials; below each table what ours come from. Cells that were not run are empty.
+Written by `keep.py`.
 """
 
 
@@ -58,7 +61,7 @@ def main() -> None:
         of_cell = [record for record in records if (record["method"], record["noise"]) == (method, noise)]
         first = of_cell[0]
         cell: dict[str, Any] = {"method": method, "noise": noise, "trials": len(of_cell), "settings": first["settings"]}
-        for metric, theirs in FIGURES.items():
+        for metric, theirs in PRINTED.items():
             paper = theirs.get(first["data_set"], {}).get((method, noise))
             ours = found[metric].get((method, noise))  # None where the true labels are not known
             cell[metric] = {"paper": paper and str(paper), "ours": ours and str(ours)}
@@ -68,7 +71,7 @@ def main() -> None:
         "data_set": records[0]["data_set"],
         "rows": sorted({record["rows"] for record in records}),
         "script": f"examples/reproduce_paper/{script.name}",
-        "hours": round(sum(cell["trials"] * (cell["seconds"] or 0) for cell in cells) / 3600 / chosen.processes, 2),
+        "hours": round(sum(record["seconds"] for record in records) / 3600 / chosen.processes, 2),
         "processes": chosen.processes,
         "cells": cells,
         "commit": chosen.commit or output("git", "rev-parse", "HEAD"),
@@ -88,17 +91,18 @@ def markdown() -> str:
     tables = [table for table in kept if "cells" in table]
     parts = [HEAD]
     for metric, title in TITLES.items():
-        parts += [_table(f"{title}: {name}", theirs, metric, tables, name) for name, theirs in FIGURES[metric].items()]
-    parts.append(_table("Table 3, test accuracy: clothing1m", CLOTHING1M, "accuracy", tables, "clothing1m"))
+        parts += [_table(f"{title}: {name}", theirs, metric, tables, name) for name, theirs in PRINTED[metric].items()]
     return "\n".join(parts)
 
 
 def _table(title: str, theirs: Figures, metric: Metric, tables: list[dict[str, Any]], data_set: str) -> str:
     """One of them, and how our figures were obtained."""
     tables = [table for table in tables if table["data_set"] == data_set]
-    cells = [cell for table in tables for cell in table["cells"]]
-    ours = {(cell["method"], cell["noise"]): cell[metric]["ours"] or "" for cell in cells}
-    methods, noises = (list(dict.fromkeys(place[part] for place in theirs)) for part in (0, 1))
+    cells = [cell for table in tables for cell in table["cells"] if cell[metric]["ours"] is not None]
+    ours = {(cell["method"], cell["noise"]): cell[metric]["ours"] for cell in cells}
+    if len(ours) != len(cells):
+        sys.exit(f"several files of {RESULTS} have the same cell of {data_set}; keep one")
+    methods, noises = (list(dict.fromkeys(place[part] for place in (*theirs, *ours))) for part in (0, 1))
     lines = [f"## {title}\n", _line(["", "", *noises]), _line(["---"] * (2 + len(noises)))]
     for method in methods:
         lines.append(_line([method, "paper", *(str(theirs.get((method, noise), "")) for noise in noises)]))
@@ -115,11 +119,17 @@ def _how(table: dict[str, Any]) -> str:
     """What a table's own figures were obtained by."""
     script = Path(table["script"]).name
     rows = " and ".join(f"{rows:,}" for rows in table["rows"])
-    trials = max(cell["trials"] for cell in table["cells"])
+    trials = " or ".join(str(trials) for trials in sorted({cell["trials"] for cell in table["cells"]}))
+    methods: dict[str, list[str]] = {}
+    for cell in table["cells"]:
+        settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in cell["settings"].items())
+        of_settings = methods.setdefault(settings or "the preset's", [])
+        of_settings += [cell["method"]] if cell["method"] not in of_settings else []
+    settings = "; ".join(f"{', '.join(names)}: {text}" for text, names in methods.items())
     processes = "" if table["processes"] == 1 else f", {table['processes']} processes at once"
     return (
-        f"\nOurs: [`{script}`]({script}), {rows} rows, trials: {trials}; {table['hours']} hours on {table['hardware']}"
-        f"{processes}; {table['date']}, commit {table['commit'][:7]}.\n"
+        f"\nOurs: [`{script}`]({script}), {rows} rows, trials: {trials}; {settings}. {table['hours']} hours on "
+        f"{table['hardware']}{processes}; {table['date']}, commit {table['commit'][:7]}.\n"
     )
 
 

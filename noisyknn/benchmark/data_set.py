@@ -68,6 +68,8 @@ def parse_noise(noise: str) -> tuple[NoiseName, float]:
     parts = re.fullmatch(r"(symmetric|asymmetric)-(\d+(?:\.\d+)?)", noise)
     if parts is None:
         raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
+    if float(parts[2]) > 100:
+        raise UsageError(f"--noise {noise}: more than 100 per cent")
     return cast(NoiseName, parts[1]), float(parts[2]) / 100
 
 

@@ -3,6 +3,7 @@
 Symbols: N samples, D features. Each figure takes a `Study` and gives a frame in long form, one row per point.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from noisyknn.neighbors.vote import poll
 from noisyknn.observer import Observer
 from noisyknn.presets import overridden, preset_settings
 from noisyknn.training.device import find_device, wants_bf16
-from noisyknn.training.episode import Trainer
+from noisyknn.training.episode import Plan, Trainer
 from noisyknn.training.schedule import learning_rate
 
 KS = (5, 20, 50, 100, 200, 500, 1000)
@@ -153,12 +154,11 @@ def fig2(study: Study) -> pd.DataFrame:
     """Outputs of three layers after an episode, in two dimensions by t-SNE (scikit-learn): layer, x, y, true class."""
     from sklearn.manifold import TSNE
 
-    kept: list[Backbone] = []
-    study.watch(lambda _, model, __: kept.append(model))
+    model = study.trainer.carry_out(study.trainer.plan(study.given, 1.0), 0).model
     shown = np.linspace(0, len(study.truth) - 1, min(POINTS, len(study.truth))).astype(np.int64)
     frames, perplexity = [], min(30.0, (len(shown) - 1) / 3)
-    for layer in _three_layers(kept[-1]):
-        features = study.trainer.inspect(_tapped(kept[-1], layer))[0].cpu().numpy()[shown]
+    for layer in _three_layers(model):
+        features = study.trainer.inspect(_tapped(model, layer))[0].cpu().numpy()[shown]
         place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=perplexity).fit_transform(features)
         classes = [study.classes[label] for label in study.truth.cpu().numpy()[shown]]
         frames.append(pd.DataFrame({"layer": layer, "x": place[:, 0], "y": place[:, 1], "class": classes}))
@@ -193,23 +193,32 @@ def fig3(study: Study) -> pd.DataFrame:
 
 
 def fig4(study: Study) -> pd.DataFrame:
-    """Recovery of SelKNN by episode, by how each begins: episode, curve, accuracy."""
-    config = study.trainer.config
+    """Recovery of SelKNN by episode, by how each begins: episode, curve, accuracy.
+
+    The first episode is the same of all curves. The optimiser begins anew with each, also where the network goes on.
+    """
+    trainer, config = study.trainer, study.trainer.config
     last_rate = learning_rate(config, config.epochs - 1, 0.0)
     points: list[tuple[int, str, float]] = []
+
+    def corrected(plan: Plan, labels: Tensor, episode: int) -> tuple[Tensor, Backbone]:
+        trained = trainer.carry_out(plan, episode)
+        return selective_label_correction(_task(study), labels, trained, episode).labels, trained.model
+
+    after_first, first_model = corrected(trainer.plan(study.given, gamma_of(config, 0)), study.given, 0)
+    trainer.observer.note(f"episode 1 of {config.episodes}")
     for curve in ("from new weights", "learning rate reset", "no retraining"):
-        labels, model = study.given, None
-        for episode in range(config.episodes):
-            plan = study.trainer.plan(labels, gamma_of(config, episode))
-            if model is not None and curve != "from new weights":
+        labels, model = after_first, copy.deepcopy(first_model)
+        points.append((1, curve, study.right(labels)))
+        for episode in range(1, config.episodes):
+            plan = trainer.plan(labels, gamma_of(config, episode))
+            if curve != "from new weights":
                 plan = dataclasses.replace(plan, start=model)
-            if model is not None and curve == "no retraining":
+            if curve == "no retraining":
                 plan = dataclasses.replace(plan, rate=lambda *_: last_rate)
-            trained = study.trainer.carry_out(plan, episode)
-            model = trained.model
-            labels = selective_label_correction(_task(study), labels, trained, episode).labels
+            labels, model = corrected(plan, labels, episode)
             points.append((episode + 1, curve, study.right(labels)))
-            study.trainer.observer.note(f"{curve}: episode {episode + 1} of {config.episodes}")
+            trainer.observer.note(f"{curve}: episode {episode + 1} of {config.episodes}")
     return _long(points, "episode")
 
 
@@ -261,7 +270,7 @@ class Kind:
     subject: str
     """What it shows, in words."""
     loss: LossName
-    """That the paper trains with (its Section 4.3, and 4.2 for figure 4)."""
+    """That we train with: plain cross-entropy, but for figure 4, which is of the whole method."""
     uses: frozenset[str]
     """Options that not all figures have."""
 

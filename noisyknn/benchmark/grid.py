@@ -5,9 +5,11 @@ A folder keeps the cells that are done, so that a stopped table goes on where it
 
 import contextlib
 import dataclasses
+import functools
 import json
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +26,11 @@ from noisyknn.benchmark.data_set import TRUE, DataSet, noise_rows, parse_noise
 from noisyknn.benchmark.paper import AS_GIVEN, Figure, Figures, Metric
 from noisyknn.config import Config, make_config
 from noisyknn.data.augment import Pixels
+from noisyknn.data.images import Fit
 from noisyknn.data.noise import inject
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.store import decode_all
+from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import LabelTable, read_labels, write_table
 from noisyknn.errors import InputError, InterruptedRunError, NoisyKnnError, UsageError, first_ten
 from noisyknn.files import write_json
@@ -36,6 +39,7 @@ from noisyknn.models.model_file import load_model
 from noisyknn.observer import Observer, Silent
 from noisyknn.pipeline import clean
 from noisyknn.preparation import prepare
+from noisyknn.runs import is_finished
 from noisyknn.training.device import find_device, wants_bf16
 
 NOISY = "noisy_label"
@@ -74,6 +78,24 @@ class _Stages(Silent):
         self.start, self.advance = observer.start, observer.advance  # type: ignore[method-assign]
 
 
+class Tests:
+    """Images to test on, decoded once for all cells; too many for memory, they lie in `folder`."""
+
+    def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
+        self.table, self._folder, self._observer = table, folder, observer
+        self._files = resolve_paths(images, table.paths, table.table.name)
+        self.store = functools.cache(self._decode)
+
+    def _decode(self, size: int, fit: Fit) -> ImageStore:
+        """All of them, of `size` x `size` pixels; raises InputError if one cannot be read."""
+        self._observer.start("reading test images", len(self._files), "images")
+        store = decode_all(self._files, size, fit, self._folder, self._observer.advance)
+        if store.reasons:
+            told = first_ten(list(store.reasons.values()))
+            raise InputError(f"{self.table.table.name}: images cannot be read: {told}")
+        return store
+
+
 def run_cells(
     data: DataSet,
     cells: Sequence[Cell],
@@ -84,8 +106,9 @@ def run_cells(
     """Run the cells that `folder` does not hold; returns all of the data set that it then holds, and why some failed.
 
     After each, ``cells.json`` and ``cells.csv`` there hold all that are done. Several processes may fill one folder:
-    each cell is run by one of them. What cannot be run for its settings is told before anything is. Raises UsageError
-    where one of the cells was run with other settings.
+    each cell is run by one of them. What cannot be run for its settings, or not be tested for its images, is told
+    before anything is. Raises UsageError where one of the cells was run with other settings, InputError where an image
+    to test on cannot be read.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is not a folder; name a new one, or one of cells")
@@ -96,25 +119,29 @@ def run_cells(
     again = [done[cell.name] for cell in cells if cell.name in done]
     if others := [record["cell"] for record in again if any(record.get(name) != about[name] for name in about)]:
         raise UsageError(f"{folder} holds cells of other settings or data ({first_ten(others)}); name another --out")
-    left = [cell for cell in cells if cell.name not in done]
-    for cell in {(cell.method, cell.noise): cell for cell in left}.values():
-        _check(data, cell, settings)
-    failed = {}
-    for cell in left:
-        with _sole(folder, cell) as mine:
-            if not mine:
-                observer.note(f"{cell.name}: another process runs it, or has done so")
-                continue
-            observer.note(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-            try:
-                figures = _run_cell(data, cell, settings, folder, observer)
-            except InterruptedRunError:
-                raise
-            except NoisyKnnError as error:
-                failed[cell.name] = str(error)
-                observer.note(f"{cell.name} failed: {error}")
-            else:
-                _keep(folder, {"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
+    left, failed = [cell for cell in cells if cell.name not in done], dict[str, str]()
+    with tempfile.TemporaryDirectory(dir=folder, prefix="tests-") as place:
+        tests = Tests(data.test_images, data.test, Path(place), observer)
+        configs = [_check(data, cell, settings) for cell in {(cell.method, cell.noise): cell for cell in left}.values()]
+        for config in {config.method: config for config in configs}.values():
+            if unused := sorted(config.unused() & settings.keys()):
+                observer.note(f"without effect on {config.method}: {first_ten(unused)}")
+            tests.store(config.store_size or config.image_size, config.fit)
+        for cell in left:
+            with _sole(folder, cell) as mine:
+                if not mine:
+                    observer.note(f"{cell.name}: another process runs it, or has done so")
+                    continue
+                observer.note(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
+                try:
+                    figures = _run_cell(data, cell, settings, folder, tests, observer)
+                except InterruptedRunError:
+                    raise
+                except NoisyKnnError as error:
+                    failed[cell.name] = str(error)
+                    observer.note(f"{cell.name} failed: {error}")
+                else:
+                    _keep(folder, {"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
     return [record for record in _read_cells(folder) if record["data_set"] == data.name], failed
 
 
@@ -149,12 +176,14 @@ def means(records: Sequence[Mapping[str, Any]], metric: Metric) -> Figures:
 
 
 def _run_cell(
-    data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, observer: Observer
+    data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, tests: Tests, observer: Observer
 ) -> dict[str, Any]:
     known = cell.noise != AS_GIVEN
     frame, realised_rate = _noisy(data, cell)
     model_file, run_dir = folder / f"{cell.name}.safetensors", folder / f"{cell.name}.run"
     model_file.unlink(missing_ok=True)  # of a cell that was stopped at its very end
+    if is_finished(run_dir):  # stopped before its network was tested
+        shutil.rmtree(run_dir)
     resumed = run_dir.exists()
     started = time.monotonic()
     result = clean(
@@ -174,7 +203,7 @@ def _run_cell(
         observer.note(f"{cell.name}: {unreadable} images could not be read; they keep their labels")
     config = make_config(result.summary["config"])
     found = {
-        "accuracy": accuracy(model_file, data.test_images, data.test, config, run_dir),
+        "accuracy": accuracy(model_file, tests, config),
         "recovery": result.summary["truth"]["recovery"] if known else None,
         "realised_rate": realised_rate,
         "unreadable": unreadable,
@@ -188,10 +217,10 @@ def _run_cell(
     return found
 
 
-def _check(data: DataSet, cell: Cell, settings: Mapping[str, Any]) -> None:
-    """Raise what `clean` would, before it decodes an image."""
+def _check(data: DataSet, cell: Cell, settings: Mapping[str, Any]) -> Config:
+    """The configuration of a cell; raises what `clean` would, before it decodes an image."""
     table = read_labels(_noisy(data, cell)[0], label_column=NOISY)
-    prepare(table, data.images, None, data.name, _overrides(cell, settings), Silent())
+    return prepare(table, data.images, None, data.name, _overrides(cell, settings), Silent()).config
 
 
 def _noisy(data: DataSet, cell: Cell) -> tuple[pd.DataFrame, float | None]:
@@ -212,22 +241,15 @@ def _overrides(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": cell.method, "seed": cell.trial, **of_noise, **settings}
 
 
-def accuracy(model_file: Path, images: Path, table: LabelTable, config: Config, folder: Path) -> float:
-    """Share of the images of `table` that a saved network classifies right; raises InputError if one cannot be read.
-
-    Where they do not fit into memory, they lie in `folder`.
-    """
+def accuracy(model_file: Path, tests: Tests, config: Config) -> float:
+    """Share of the images to test on that a saved network classifies right."""
     model, about = load_model(model_file)
     place = {label_text(label): c for c, label in enumerate(about["classes"])}
     # noise may leave a class without a label: no image of it is told right
-    labels = np.array([place.get(label_text(label), -1) for label in table.classes])[table.given_labels]
+    labels = np.array([place.get(label_text(label), -1) for label in tests.table.classes])[tests.table.given_labels]
     device = find_device(config.device)
-    files = resolve_paths(images, table.paths, table.table.name)
-    store = decode_all(files, int(about["store_size"]), config.fit, folder)
-    if store.reasons:
-        raise InputError(f"{table.table.name}: images cannot be read: {first_ten(list(store.reasons.values()))}")
     pixels = Pixels(
-        images=store.tensor(device),
+        images=tests.store(int(about["store_size"]), config.fit).tensor(device),
         rows=torch.arange(len(labels), device=device),
         mean=torch.tensor(about["mean"], device=device),
         std=torch.tensor(about["std"], device=device),

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pandas as pd
 from PIL import Image
 
@@ -17,15 +18,16 @@ _CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 def write_parts(name: str, root: Path, folder: Path, observer: Observer, *, download: bool) -> tuple[Path, Path]:
     """Write what torchvision holds in `root` under `folder`; returns the folders of the training and the test part.
 
-    Each has ``images`` (PNG) and ``labels.csv`` (path, clean_label); a part that is there already is left alone. Raises
-    InputError where `root` lacks the data set and `download` does not say to fetch it.
+    Each has ``images`` (PNG) and ``labels.csv`` (path, clean_label); a part that is there already is left alone, and
+    one that another process writes is waited for. Raises InputError where `root` lacks the data set and `download` does
+    not say to fetch it.
     """
-    folders = []
-    for part in ("train", "test"):
-        target = folder / f"{name}-{part}"
-        folders.append(target)
-        if not (target / "labels.csv").exists():  # which is written last
-            _write(_read(name, root, part == "train", download), target, observer)
+    folder.mkdir(parents=True, exist_ok=True)
+    folders = [folder / f"{name}-{part}" for part in ("train", "test")]
+    with filelock.FileLock(folder / f"{name}.lock"):
+        for target in folders:
+            if not (target / "labels.csv").exists():  # which is written last
+                _write(_read(name, root, target == folders[0], download), target, observer)
     return folders[0], folders[1]
 
 

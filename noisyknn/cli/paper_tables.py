@@ -68,10 +68,10 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
     ) -> None:
         from noisyknn.benchmark.data_set import read_data_set
         from noisyknn.benchmark.grid import cells_of, check_names, means, run_cells
-        from noisyknn.benchmark.paper import FIGURES, TEST_ACCURACY
+        from noisyknn.benchmark.paper import PRINTED, TEST_ACCURACY
         from noisyknn.benchmark.torchvision_data import write_parts
 
-        theirs = FIGURES[metric].get(data_set, {})
+        theirs = PRINTED[metric].get(data_set, {})
         planned = theirs or TEST_ACCURACY[data_set]  # where the table has no such data set
         methods = methods or list(dict.fromkeys(method for method, _ in planned))
         noises = noise or list(dict.fromkeys(name for _, name in planned))

@@ -1,7 +1,8 @@
 """CE: a network learns the labels as they are given, by cross-entropy, and each label becomes what it says.
 
 The first baseline of Kong et al. (Section 4.2); its test accuracy is that of this network after the last epoch.
-Deviation: none; schedule, optimiser and augmentation are those of the preset, as the paper has them for all methods.
+Schedule, optimiser and augmentation are those of the preset, as the paper has them for all methods. Deviation: where
+training mirrors images, labels are what the network says of an image and its mirror image on average.
 """
 
 from collections.abc import Iterator

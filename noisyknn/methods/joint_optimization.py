@@ -12,9 +12,10 @@ as training saw it. Second step: a new network learns the soft labels, from 2.5 
 third of 120 epochs.
 
 The second step is taken where its network is wanted. Deviations: `epochs` are those of the first step, and 70, 10 and
-120 of 200 keep their share; momentum is Nesterov's; Σ p log p, which does not change, is left out, as in the official
-code; where a GPU's memory cuts a batch into parts, each has its own mean. α, β and the rate are the source's for 70 %
-symmetric noise; for 40 % asymmetric it has 0.8, 0.4 and 0.03. Samples without a label join in the second step.
+120 of 200 keep their share: the presets of Kong et al. have 120 and 40; momentum is Nesterov's; Σ p log p, which does
+not change, is left out, as in the official code; where a GPU's memory cuts a batch into parts, each has its own mean.
+α, β and the rate are the source's for 70 % symmetric noise; for 40 % asymmetric it has 0.8, 0.4 and 0.03. Samples
+without a label join in the second step.
 """
 
 import math

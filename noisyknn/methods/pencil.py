@@ -16,11 +16,11 @@ Deviations from that code: it has ``lr2 // 10`` for the last rates, which is 0; 
 label of ten classes can flip: the gradients cancel out at y^d = 0.73 of the given class, however sure s is of
 another. For another number C of classes they are α · 10 / C, and λ · C / 10, since the mean over the classes makes
 the first gradient smaller: with α = 0.1 no label of more than twenty classes could flip. λ is for batches of 128, and
-for 130 epochs of the second stage, in each of which a sample moves once. Where that has fewer, a sample moves as many
-times more at each: in one large step, labels of which the network is unsure would flip to and fro. The paper has
-other α, β, λ and rates for asymmetric noise and for CIFAR-100. `epochs` are those of all stages, and 70 and
-200 of 320 keep their share; momentum is Nesterov's. Samples without a label are not learnt, and get what the network
-says.
+for 130 epochs of the second stage, in each of which a sample moves once. A shorter second stage has several moves of a
+sample in each of its epochs, as many in all: in one large move, labels of which the network is unsure would flip to
+and fro. The paper has other α, β, λ and rates for asymmetric noise (`noisyknn.benchmark.grid`) and for CIFAR-100.
+`epochs` are those of all stages, and 70 and 200 of 320 keep their share: the paper's presets have 120 and 40. Momentum
+is Nesterov's. Samples without a label are not learnt, and get what the network says.
 """
 
 import math

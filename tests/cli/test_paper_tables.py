@@ -1,9 +1,11 @@
 import csv
 import json
 import re
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,8 +92,28 @@ def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(grid, "accuracy", accuracy)
     found = json.loads(table("table1", *FEW, "--json").stdout)
     assert [without_seconds(cell) for cell in found] == [without_seconds(cell) for cell in undisturbed]
-    assert [cell["resumed"] for cell in found] == [cell["cell"] == "mnist-symmetric-40-ce-1" for cell in found]
-    assert not any(cell["resumed"] for cell in undisturbed)
+    assert not any(cell["resumed"] for cell in found)  # one that was stopped before its test begins anew
+
+
+def test_a_cell_that_is_stopped_goes_on(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ["--methods", "selknn", "--noise", "symmetric-40", "--trials", "1", "--json"]
+
+    def stopped(*arguments: Any, **options: Any) -> object:
+        start = options["observer"].start
+
+        def starts(stage: str, total: int, unit: str) -> None:
+            if stage.startswith("episode 2"):
+                raise KeyboardInterrupt
+            start(stage, total, unit)
+
+        options["observer"].start = starts
+        return noisyknn.clean(*arguments, **options)
+
+    monkeypatch.setattr(grid, "clean", stopped)
+    assert table("table1", *one).code == 130
+    monkeypatch.setattr(grid, "clean", noisyknn.clean)
+    (found,) = json.loads(table("table1", *one).stdout)
+    assert found["resumed"]
 
 
 def without_seconds(cell: dict[str, object]) -> dict[str, object]:
@@ -176,7 +198,7 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
     [
         (["--methods", "elr"], 2, "--methods elr: there are crossfit, iterknn, selknn, ce"),
         (["--noise", "uniform-20"], 2, "--noise 'uniform-20' is not of the form symmetric-40"),
-        (["--noise", "symmetric-200"], 2, "--rate 2.0 is out of range"),
+        (["--noise", "symmetric-200"], 2, "--noise symmetric-200: more than 100 per cent"),
         (["--label-column", "truth"], 3, "has no column 'truth'"),
         (["--rows", "5"], 3, "has classes that no row to train on has"),
         (["--test-labels", "nowhere.csv"], 3, "nowhere.csv: no such file"),
@@ -212,6 +234,24 @@ def test_a_folder_of_something_else_is_refused_first(
     file = tmp_path / "file"
     file.touch()
     assert "is not a folder" in table("table1", *FEW, "--out", file).stderr
+
+
+def test_an_image_to_test_on_that_cannot_be_read_is_told_first(
+    table: Table, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(digits / "images", tmp_path / "broken")
+    (tmp_path / "broken" / "1700.png").write_bytes(b"no image")
+    monkeypatch.setattr(grid, "clean", None)
+    refused = table("table1", *FEW, "--test-images", tmp_path / "broken")
+    assert refused.code == 3
+    assert "test.csv: images cannot be read: " in refused.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cells.lock"]
+
+
+def test_options_without_effect_are_named(table: Table) -> None:
+    told = table("table1", *FEW, "--trials", "1").stderr
+    assert "without effect on ce: episodes, k" in told
+    assert "on selknn" not in told
 
 
 def test_all_four_files_are_needed(cli: Cli, digits: Path, tmp_path: Path) -> None:
