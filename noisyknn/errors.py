@@ -64,6 +64,11 @@ def quoted(value: object) -> str:
     return shortened(repr(value))
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number and what goes with it: ``1 row has`` or ``3 rows have``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def first_ten(items: Sequence[object]) -> str:
     """Join the first ten items, each shortened, for a message and count the rest: ``a, b … and 3 more``."""
     shown = ", ".join(shortened(str(item), _LONGEST_ITEM) for item in items[:10])

@@ -15,6 +15,7 @@ from torch import Tensor
 from noisyknn import runs
 from noisyknn.config import Config, read_config
 from noisyknn.data.augment import Pixels
+from noisyknn.data.images import some_unreadable
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import Format, LabelTable, format_of, read_labels, write_table
 from noisyknn.errors import InterruptedRunError, MachineError, UsageError, first_ten, quoted
@@ -174,10 +175,7 @@ def _read_images(job: Job, run: runs.RunDirectory, observer: Observer) -> ImageS
         named = [
             f"row {row + 1} {quoted(table.paths[row])} ({reason})" for row, reason in sorted(store.reasons.items())
         ]
-        which = "1 image could not be read and keeps its label"
-        if len(named) > 1:
-            which = f"{len(named)} images could not be read and keep their labels"
-        observer.note(f"{which}: {first_ten(named)}")
+        observer.note(f"{some_unreadable(len(named))}: {first_ten(named)}")
         check_labels(table, np.where(store.readable, table.given_labels, -1), config, "readable ")
     return store
 

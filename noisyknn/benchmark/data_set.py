@@ -14,7 +14,7 @@ from noisyknn.data.noise import NoiseName, Row, transition_rows
 from noisyknn.data.noise_sources import label_text, read_map
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.table import Label, LabelTable, find_column, read_labels, read_table
-from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.errors import InputError, UsageError, counted, first_ten
 
 TRUE = "clean_label"
 CLOTHING = "clothing1m"
@@ -40,7 +40,8 @@ class DataSet:
             raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
         files = resolve_paths(self.test_images, self.test.paths, self.test.table.name)
         if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
-            raise InputError(f"{self.test.table.name}: {len(missing)} files do not exist: {first_ten(missing)}")
+            told = counted(len(missing), "file does not exist", "files do not exist")
+            raise InputError(f"{self.test.table.name}: {told}: {first_ten(missing)}")
 
     def digest(self) -> str:
         """The same for the same folders, paths and labels."""
@@ -90,5 +91,6 @@ def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
     column = find_column(table, (TRUE, "true_label", "label"), column, "--label-column")
     found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)
     if unlabelled := int((found.given_labels < 0).sum()):
-        raise InputError(f"{file}: {unlabelled} rows have no true label; remove them")
+        told = counted(unlabelled, "row has no true label; remove it", "rows have no true label; remove them")
+        raise InputError(f"{file}: {told}")
     return found

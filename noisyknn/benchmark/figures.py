@@ -23,7 +23,7 @@ from noisyknn.data.noise import inject
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
-from noisyknn.errors import UsageError
+from noisyknn.errors import UsageError, counted
 from noisyknn.methods.base import Task, gamma_of
 from noisyknn.methods.selknn import select_references, selective_label_correction
 from noisyknn.models.backbone import Backbone
@@ -130,7 +130,8 @@ def prepare(
     store = decode_all(files, config.store_size or config.image_size, config.fit, folder, observer.advance)
     readable = np.flatnonzero(store.readable)
     if store.reasons:
-        observer.note(f"{len(store.reasons)} images could not be read and are left out")
+        one, many = "image could not be read and is left out", "images could not be read and are left out"
+        observer.note(counted(len(store.reasons), one, many))
     return Study(
         trainer=Trainer(
             pixels=Pixels.of(store, readable, config.image_size, device),

@@ -26,7 +26,7 @@ from noisyknn.benchmark.data_set import TRUE, DataSet, noise_rows, parse_noise
 from noisyknn.benchmark.paper import AS_GIVEN, Figure, Figures, Metric
 from noisyknn.config import Config, make_config
 from noisyknn.data.augment import Pixels
-from noisyknn.data.images import Fit
+from noisyknn.data.images import Fit, some_unreadable
 from noisyknn.data.noise import inject
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
@@ -200,7 +200,7 @@ def _run_cell(
     )
     seconds = time.monotonic() - started
     if unreadable := result.summary["status"]["unreadable"]:
-        observer.note(f"{cell.name}: {unreadable} images could not be read; they keep their labels")
+        observer.note(f"{cell.name}: {some_unreadable(unreadable)}")
     config = make_config(result.summary["config"])
     found = {
         "accuracy": accuracy(model_file, tests, config),

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from noisyknn.errors import InputError, first_ten
+from noisyknn.errors import InputError, counted, first_ten
 
 Part = Literal["noisy_train", "clean_train", "clean_val", "clean_test"]
 
@@ -33,7 +33,8 @@ def read_part(root: Path, part: Part) -> pd.DataFrame:
     keys = root / f"{part}_key_list.txt"
     paths = _lines(keys)
     if unlabelled := [path for path in paths if path not in labels]:
-        raise InputError(f"{keys}: {len(unlabelled)} images have no label in {source.name}: {first_ten(unlabelled)}")
+        told = f"{counted(len(unlabelled), 'image has', 'images have')} no label in {source.name}"
+        raise InputError(f"{keys}: {told}: {first_ten(unlabelled)}")
     return pd.DataFrame({"path": paths, "label": [labels[path] for path in paths]})
 
 

@@ -21,7 +21,7 @@ from noisyknn.data.table import (
     find_column,
     read_table,
 )
-from noisyknn.errors import InputError, UsageError, first_ten, quoted
+from noisyknn.errors import InputError, UsageError, counted, first_ten, quoted
 
 Source = Path | BinaryIO | pd.DataFrame
 Codes = npt.NDArray[np.int64]
@@ -102,8 +102,9 @@ def _check_given(table: Table, column: str, *, given: Codes, corrected: Codes) -
     kept = (table.frame["status"] == "kept").to_numpy(dtype=np.bool_, na_value=False)
     if wrong := (np.flatnonzero(kept & (given != corrected)) + 1).tolist():
         raise InputError(
-            f"{table.name}, column {column!r}: not the labels that were corrected: {len(wrong)} rows that were kept "
-            f"have another one here (rows {first_ten(wrong)}); name the right column with --label-column"
+            f"{table.name}, column {column!r}: not the labels that were corrected: "
+            f"{counted(len(wrong), 'row that was kept has', 'rows that were kept have')} another one here "
+            f"(rows {first_ten(wrong)}); name the right column with --label-column"
         )
 
 
@@ -152,7 +153,8 @@ def _check_same_rows(found: Table, table: Table) -> None:
     pairs = zip(found.frame[path_column].tolist(), table.frame[path_column].tolist(), strict=True)
     if other := [row for row, (one, two) in enumerate(pairs, 1) if str(one) != str(two)]:
         raise InputError(
-            f"{found.name} has other paths than the corrected table in {len(other)} rows (rows {first_ten(other)}); "
+            f"{found.name} has other paths than the corrected table in {counted(len(other), 'row', 'rows')} "
+            f"(rows {first_ten(other)}); "
             "give both as clean wrote them, rows in the same order"
         )
 
@@ -185,7 +187,8 @@ def _joined_truth(
     if twice := [path for path in dict.fromkeys(paths) if len(rows_of.get(path, ())) > 1]:
         found = [f"{quoted(path)} in rows {first_ten([row + 1 for row in rows_of[path]])}" for path in twice]
         raise InputError(
-            f"{truth_table.name}: {len(twice)} paths have several truths ({first_ten(found)}); keep one row per image"
+            f"{truth_table.name}: {counted(len(twice), 'path has', 'paths have')} several truths ({first_ten(found)}); "
+            "keep one row per image"
         )
     return classes, np.array([codes[rows_of[path][0]] if path in rows_of else -1 for path in paths], dtype=np.int64)
 
@@ -223,7 +226,8 @@ def _cells(
         for row, (cell, value) in enumerate(zip(cells.tolist(), values, strict=True), 1)
         if value is None
     ]:
-        raise InputError(f"{table.name}, column {column!r}: not {wanted} in {len(wrong)} rows: {first_ten(wrong)}")
+        told = f"not {wanted} in {counted(len(wrong), 'row', 'rows')}"
+        raise InputError(f"{table.name}, column {column!r}: {told}: {first_ten(wrong)}")
     return np.array(values)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from noisyknn.errors import InputError, first_ten
+from noisyknn.errors import InputError, counted, first_ten
 
 PARQUET_MAGIC = b"PAR1"
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?\s*")
@@ -64,7 +64,8 @@ def parse_csv(raw: bytes, name: str) -> pd.DataFrame:
     ragged = [f"row {i} has {len(row)}" for i, row in enumerate(body, 1) if len(row) != len(header)]
     if ragged:
         raise InputError(
-            f"{name}: {len(ragged)} rows do not have the {len(header)} cells of the header ({first_ten(ragged)}); "
+            f"{name}: {counted(len(ragged), 'row does', 'rows do')} not have the {len(header)} cells of the header "
+            f"({first_ten(ragged)}); "
             "a cell with a comma in it needs quotes"
         )
     columns = [[row[i] for row in body] for i in range(len(header))]

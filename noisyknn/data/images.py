@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from noisyknn.data.jpeg import decode_plain
 from noisyknn.data.orientation import orientation_of, upright
-from noisyknn.errors import InputError, first_ten, shortened
+from noisyknn.errors import InputError, counted, first_ten, shortened
 
 Fit = Literal["squash", "crop"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # rasters only: Pillow runs other programs for EPS
@@ -55,6 +55,13 @@ def quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def some_unreadable(number: int) -> str:
+    """What becomes of so many images that cannot be read, for a message."""
+    return counted(
+        number, "image could not be read and keeps its label", "images could not be read and keep their labels"
+    )
 
 
 def nothing_readable(total: int, failures: Sequence[str]) -> InputError:

@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from noisyknn.errors import InputError, first_ten, quoted
+from noisyknn.errors import InputError, counted, first_ten, quoted
 
 
 def resolve_paths(root: Path, paths: Sequence[str], where: str) -> list[Path]:
@@ -25,8 +25,8 @@ def resolve_paths(root: Path, paths: Sequence[str], where: str) -> list[Path]:
             outside.append(f"row {row}: {quoted(path)}")
     if outside:
         raise InputError(
-            f"{where}: {len(outside):,} paths lead out of the folder {root} ({first_ten(outside)}); "
-            "give --images a folder that holds all images"
+            f"{where}: {counted(len(outside), 'path leads', 'paths lead')} out of the folder {root} "
+            f"({first_ten(outside)}); give --images a folder that holds all images"
         )
     return resolved
 

@@ -24,7 +24,7 @@ from noisyknn.data.formats import (
     write_csv,
     write_parquet,
 )
-from noisyknn.errors import InputError, UsageError, first_ten, quoted
+from noisyknn.errors import InputError, UsageError, counted, first_ten, quoted
 from noisyknn.files import atomic_file
 
 Format = Literal["csv", "parquet"]
@@ -167,11 +167,13 @@ def _check_paths(table: Table, column: str) -> list[str]:
     cells = _plain_cells(table.frame[column])
     if odd := [f"row {row} ({type(cell).__name__})" for row, cell in enumerate(cells, 1) if not _is_path(cell)]:
         raise InputError(
-            f"{where}: {len(odd)} rows are not text: {first_ten(odd)}; name the column of paths with --path-column"
+            f"{where}: {counted(len(odd), 'row is', 'rows are')} not text: {first_ten(odd)}; "
+            "name the column of paths with --path-column"
         )
     paths = ["" if cell is None else str(cell) for cell in cells]
     if empty := [row for row, path in enumerate(paths, 1) if not path.strip()]:
-        raise InputError(f"{where}: {len(empty)} rows have no path (rows {first_ten(empty)}); remove or fill them")
+        told = f"{counted(len(empty), 'row has', 'rows have')} no path (rows {first_ten(empty)})"
+        raise InputError(f"{where}: {told}; remove or fill them")
     first_row: dict[str, int] = {}
     twice = []
     for row, path in enumerate(paths, 1):
@@ -180,7 +182,8 @@ def _check_paths(table: Table, column: str) -> list[str]:
             twice.append(f"{quoted(path)} in rows {seen} and {row}")
     if twice:
         raise InputError(
-            f"{where}: {len(twice)} paths stand more than once ({first_ten(twice)}); keep one row per image"
+            f"{where}: {counted(len(twice), 'path stands', 'paths stand')} more than once ({first_ten(twice)}); "
+            "keep one row per image"
         )
     return paths
 
@@ -214,7 +217,7 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
             odd.append(f"row {row} ({quoted(value)})")
     if odd:
         raise InputError(
-            f"{where}: {len(odd)} labels are neither text nor whole numbers: {first_ten(odd)}; "
+            f"{where}: {counted(len(odd), 'label is', 'labels are')} neither text nor whole numbers: {first_ten(odd)}; "
             "give every class a name or a number"
         )
     if not kinds:
@@ -236,10 +239,10 @@ def note_spelled_missing(table: Table, column: str, note: Callable[[str], None])
     cells = [cell for cell in table.frame[column].tolist() if isinstance(cell, str)]
     spelled = [cell for cell in cells if cell.strip() and _is_missing(cell)]
     if spelled:
-        note(
-            f"{table.name}, column {column!r}: {len(spelled)} labels that read {first_ten(sorted(set(spelled)))} are "
-            "taken for missing ones; a class needs another name"
-        )
+        names = first_ten(sorted(set(spelled)))
+        one, many = f"that reads {names} is taken for a missing one", f"that read {names} are taken for missing ones"
+        told = counted(len(spelled), f"label {one}", f"labels {many}")
+        note(f"{table.name}, column {column!r}: {told}; a class needs another name")
 
 
 def _is_missing(cell: object) -> bool:

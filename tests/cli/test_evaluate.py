@@ -257,7 +257,7 @@ def test_a_column_that_was_not_corrected_is_refused(cli: Cli) -> None:
     truth = ["--truth-column", "mine"]
     refused = cli("evaluate", "-", *truth, stdin=table)
     assert refused.code == 3
-    assert "column 'label': not the labels that were corrected: 1 rows that were kept" in refused.stderr
+    assert "column 'label': not the labels that were corrected: 1 row that was kept has" in refused.stderr
     assert "(rows 1)" in refused.stderr
     right = table.replace(b"a,y,x", b"a,x,y")
     assert cli("evaluate", "-", *truth, stdin=right).code == 0
@@ -265,4 +265,4 @@ def test_a_column_that_was_not_corrected_is_refused(cli: Cli) -> None:
 
 def test_a_figure_out_of_range_is_shown_as_it_is(cli: Cli) -> None:
     table = b"path,truth,label,corrected_label,confidence\na,x,x,x,1.2\nb,y,y,y,0.5\n"
-    assert "in 1 rows: 1 (1.2)" in cli("evaluate", "-", "--truth-column", "truth", stdin=table).stderr
+    assert "in 1 row: 1 (1.2)" in cli("evaluate", "-", "--truth-column", "truth", stdin=table).stderr

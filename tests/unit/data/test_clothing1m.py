@@ -30,7 +30,7 @@ def test_parts_have_the_labels_of_their_own_list(root: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("clean_label_kv.txt", "images/3/e.jpg 1\n", "1 images have no label in clean_label_kv.txt: images/2/22/d.jpg"),
+        ("clean_label_kv.txt", "images/3/e.jpg 1\n", "1 image has no label in clean_label_kv.txt: images/2/22/d.jpg"),
         (
             "clean_label_kv.txt",
             "images/3/e.jpg 3\n",

@@ -91,7 +91,7 @@ def test_the_other_table_may_know_the_truth_of_some_rows_but_not_of_none() -> No
 
 def test_no_row_may_have_several_truths_in_the_other_table() -> None:
     other = pd.DataFrame({"path": ["a.png", "b.png", "c.png", "d.png", "b.png"], "label": list("abcde")})
-    with pytest.raises(InputError, match=r"1 paths have several truths .*'b.png' in rows 2, 5"):
+    with pytest.raises(InputError, match=r"1 path has several truths .*'b.png' in rows 2, 5"):
         read_corrected(frame(), truth_column="label", truth_source=other)
 
 

@@ -47,7 +47,7 @@ def test_two_leading_slashes_are_one(tmp_path: Path) -> None:
 def test_refuses_what_leaves_the_folder(tmp_path: Path, path: str) -> None:
     root = tmp_path / "images"
     root.mkdir()
-    with pytest.raises(InputError, match=r"labels\.csv, column 'path': 1 paths .*row 2: .*--images"):
+    with pytest.raises(InputError, match=r"labels\.csv, column 'path': 1 path leads .*row 2: .*--images"):
         resolve_paths(root, ["fine.png", path], WHERE)
 
 

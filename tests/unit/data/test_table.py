@@ -188,7 +188,7 @@ def test_a_column_that_holds_no_paths_is_refused(cell: Any) -> None:
 def test_rows_without_a_path_are_named() -> None:
     with pytest.raises(InputError, match=r"column 'path': 2 rows have no path \(rows 2, 3\)"):
         read_labels(io.BytesIO(b"path,label\na.png,1\n,1\n  ,2\nb.png,2\n"))
-    with pytest.raises(InputError, match=r"1 rows have no path \(rows 2\)"):
+    with pytest.raises(InputError, match=r"1 row has no path \(rows 2\)"):
         read_labels(pd.DataFrame({"path": ["a.png", None], "label": [1, 2]}))
     many = "".join(",1\n" for _ in range(12))
     with pytest.raises(InputError, match=r"12 rows have no path \(rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 … and 2 more\)"):
@@ -197,7 +197,7 @@ def test_rows_without_a_path_are_named() -> None:
 
 @pytest.mark.parametrize("twin", ["a.png", "./a.png", "x/../a.png", ".//a.png"])
 def test_a_path_that_stands_twice_is_named_with_both_rows(twin: str) -> None:
-    with pytest.raises(InputError, match=r"1 paths stand more than once \(.*a\.png' in rows 1 and 3\); keep one row"):
+    with pytest.raises(InputError, match=r"1 path stands more than once \(.*a\.png' in rows 1 and 3\); keep one row"):
         read_labels(io.BytesIO(f"path,label\na.png,1\nb.png,1\n{twin},2\n".encode()))
 
 

@@ -146,9 +146,7 @@ def test_labels_that_name_no_class_are_refused_row_by_row(odd: Any) -> None:
 
 
 def test_fractions_of_a_csv_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"1 labels are neither .*: row 2 \(2\.5\); give every class a name or a number"
-    ):
+    with pytest.raises(InputError, match=r"1 label is neither .*: row 2 \(2\.5\); give every class a name or a number"):
         encode(csv_table(["1.0", "2.5"]))
 
 
