@@ -5,7 +5,6 @@ A folder keeps the cells that are done, so that a stopped table goes on where it
 
 import contextlib
 import dataclasses
-import functools
 import json
 import shutil
 import statistics
@@ -17,30 +16,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import filelock
-import numpy as np
 import pandas as pd
-import torch
 
 import noisyknn
 from noisyknn.benchmark.data_set import TRUE, DataSet, noise_rows, parse_noise
+from noisyknn.benchmark.held_out import HeldOut, accuracy
 from noisyknn.benchmark.paper import AS_GIVEN, Figure, Figures, Metric
 from noisyknn.config import Config, make_config
-from noisyknn.data.augment import Pixels
-from noisyknn.data.images import Fit, some_unreadable
+from noisyknn.data.images import some_unreadable
 from noisyknn.data.noise import inject
-from noisyknn.data.noise_sources import label_text
-from noisyknn.data.paths import resolve_paths
-from noisyknn.data.store import ImageStore, decode_all
-from noisyknn.data.table import LabelTable, read_labels, write_table
+from noisyknn.data.table import read_labels, write_table
 from noisyknn.errors import InputError, InterruptedRunError, NoisyKnnError, UsageError, first_ten
 from noisyknn.files import write_json
 from noisyknn.methods import METHODS
-from noisyknn.models.model_file import load_model
 from noisyknn.observer import Observer, Silent
 from noisyknn.pipeline import clean
 from noisyknn.preparation import prepare
 from noisyknn.runs import is_finished
-from noisyknn.training.device import find_device, wants_bf16
 
 NOISY = "noisy_label"
 CELLS, NESTED = "cells", ("settings", "config")
@@ -78,24 +70,6 @@ class _Stages(Silent):
         self.start, self.advance = observer.start, observer.advance  # type: ignore[method-assign]
 
 
-class Tests:
-    """Images to test on, decoded once for all cells; too many for memory, they lie in `folder`."""
-
-    def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
-        self.table, self._folder, self._observer = table, folder, observer
-        self._files = resolve_paths(images, table.paths, table.table.name)
-        self.store = functools.cache(self._decode)
-
-    def _decode(self, size: int, fit: Fit) -> ImageStore:
-        """All of them, of `size` x `size` pixels; raises InputError if one cannot be read."""
-        self._observer.start("reading test images", len(self._files), "images")
-        store = decode_all(self._files, size, fit, self._folder, self._observer.advance)
-        if store.reasons:
-            told = first_ten(list(store.reasons.values()))
-            raise InputError(f"{self.table.table.name}: images cannot be read: {told}")
-        return store
-
-
 def run_cells(
     data: DataSet,
     cells: Sequence[Cell],
@@ -121,7 +95,7 @@ def run_cells(
         raise UsageError(f"{folder} holds cells of other settings or data ({first_ten(others)}); name another --out")
     left, failed = [cell for cell in cells if cell.name not in done], dict[str, str]()
     with tempfile.TemporaryDirectory(dir=folder, prefix="tests-") as place:
-        tests = Tests(data.test_images, data.test, Path(place), observer)
+        tests = HeldOut(data.test_images, data.test, Path(place), observer)
         configs = [_check(data, cell, settings) for cell in {(cell.method, cell.noise): cell for cell in left}.values()]
         for config in {config.method: config for config in configs}.values():
             if unused := sorted(config.unused() & settings.keys()):
@@ -176,7 +150,7 @@ def means(records: Sequence[Mapping[str, Any]], metric: Metric) -> Figures:
 
 
 def _run_cell(
-    data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, tests: Tests, observer: Observer
+    data: DataSet, cell: Cell, settings: Mapping[str, Any], folder: Path, tests: HeldOut, observer: Observer
 ) -> dict[str, Any]:
     known = cell.noise != AS_GIVEN
     frame, realised_rate = _noisy(data, cell)
@@ -239,27 +213,6 @@ def _noisy(data: DataSet, cell: Cell) -> tuple[pd.DataFrame, float | None]:
 def _overrides(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     of_noise = ASYMMETRIC.get(cell.method, {}) if cell.noise.startswith("asymmetric") else {}
     return {"method": cell.method, "seed": cell.trial, **of_noise, **settings}
-
-
-def accuracy(model_file: Path, tests: Tests, config: Config) -> float:
-    """Share of the images to test on that a saved network classifies right."""
-    model, about = load_model(model_file)
-    place = {label_text(label): c for c, label in enumerate(about["classes"])}
-    # noise may leave a class without a label: no image of it is told right
-    labels = np.array([place.get(label_text(label), -1) for label in tests.table.classes])[tests.table.given_labels]
-    device = find_device(config.device)
-    pixels = Pixels(
-        images=tests.store(int(about["store_size"]), config.fit).tensor(device),
-        rows=torch.arange(len(labels), device=device),
-        mean=torch.tensor(about["mean"], device=device),
-        std=torch.tensor(about["std"], device=device),
-        size=config.image_size,
-    )
-    model = model.to(device).to(memory_format=torch.channels_last)
-    bf16 = wants_bf16(config.precision, device)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        told = [model(pixels.plain(batch)).argmax(1).cpu() for batch in torch.split(pixels.rows, config.batch_size)]
-    return float((torch.cat(told).numpy() == labels).mean())
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import pytest
 
 import noisyknn
 from noisyknn.benchmark import grid
+from noisyknn.benchmark.held_out import accuracy
 from noisyknn.benchmark.paper import LABEL_RECOVERY, TEST_ACCURACY
 from noisyknn.demo import write_digits
 from noisyknn.errors import MachineError
@@ -78,7 +79,7 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
 
 def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = json.loads(table("table1", *FEW, "--out", tmp_path / "other", "--json").stdout)
-    tested, accuracy = [], grid.accuracy
+    tested = []
 
     def interrupted(*arguments: object) -> float:
         tested.append(arguments)

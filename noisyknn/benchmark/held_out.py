@@ -1,0 +1,58 @@
+"""Images that no network has seen, and how many of them a saved network classifies right."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from noisyknn.config import Config
+from noisyknn.data.augment import Pixels
+from noisyknn.data.images import Fit
+from noisyknn.data.noise_sources import label_text
+from noisyknn.data.paths import resolve_paths
+from noisyknn.data.store import ImageStore, decode_all
+from noisyknn.data.table import LabelTable
+from noisyknn.errors import InputError, first_ten
+from noisyknn.models.model_file import load_model
+from noisyknn.observer import Observer
+from noisyknn.training.device import find_device, wants_bf16
+
+
+class HeldOut:
+    """Images to test on, decoded once for all cells; too many for memory, they lie in `folder`."""
+
+    def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
+        self.table, self._folder, self._observer = table, folder, observer
+        self._files = resolve_paths(images, table.paths, table.table.name)
+        self.store = functools.cache(self._decode)
+
+    def _decode(self, size: int, fit: Fit) -> ImageStore:
+        """All of them, of `size` x `size` pixels; raises InputError if one cannot be read."""
+        self._observer.start("reading test images", len(self._files), "images")
+        store = decode_all(self._files, size, fit, self._folder, self._observer.advance)
+        if store.reasons:
+            told = first_ten(list(store.reasons.values()))
+            raise InputError(f"{self.table.table.name}: images cannot be read: {told}")
+        return store
+
+
+def accuracy(model_file: Path, tests: HeldOut, config: Config) -> float:
+    """Share of the images to test on that a saved network classifies right."""
+    model, about = load_model(model_file)
+    place = {label_text(label): c for c, label in enumerate(about["classes"])}
+    # noise may leave a class without a label: no image of it is told right
+    labels = np.array([place.get(label_text(label), -1) for label in tests.table.classes])[tests.table.given_labels]
+    device = find_device(config.device)
+    pixels = Pixels(
+        images=tests.store(int(about["store_size"]), config.fit).tensor(device),
+        rows=torch.arange(len(labels), device=device),
+        mean=torch.tensor(about["mean"], device=device),
+        std=torch.tensor(about["std"], device=device),
+        size=config.image_size,
+    )
+    model = model.to(device).to(memory_format=torch.channels_last)
+    bf16 = wants_bf16(config.precision, device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        told = [model(pixels.plain(batch)).argmax(1).cpu() for batch in torch.split(pixels.rows, config.batch_size)]
+    return float((torch.cat(told).numpy() == labels).mean())
