@@ -30,8 +30,9 @@ TABLES = Path(__file__).with_name("TABLES.md")
 TITLES: dict[Metric, str] = {"accuracy": "Test accuracy", "recovery": "Label recovery"}
 HEAD = """# Tables 1 to 3: the paper's figures and ours
 
-Per cent, mean and deviation over the trials; below each table what ours come from. Cells that were not run are empty. Test
-accuracy is the paper's Table 1 and, on Clothing1M, its Table 3; label recovery is its Table 2. Written by `keep.py`.
+Per cent, mean and deviation over the trials; below each table what ours come from. Cells that were not run are empty.
+Test accuracy is the paper's Table 1 and, on Clothing1M, its Table 3; label recovery is its Table 2. Written by
+`keep.py`.
 """
 
 
