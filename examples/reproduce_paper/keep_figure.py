@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Make a figure by its script and keep it: keep_figure.py NAME TRAIN
+
+NAME is fig2 to fig6, TRAIN the folder that its script takes. Writes NAME.png, NAME.csv and NAME.json, which tells
+command, seconds, commit, versions, hardware and date, into ../results.
+"""
+
+import datetime
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+EXAMPLES = Path(__file__).parents[1]
+sys.path.append(str(EXAMPLES))
+from record import hardware, output  # noqa: E402  # no package: these are scripts
+
+
+def main() -> None:
+    """Run the script, then keep what it made."""
+    if len(sys.argv) != 3 or not (script := Path(__file__).with_name(f"{sys.argv[1]}.sh")).is_file():
+        sys.exit(__doc__)
+    name, train = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        subprocess.run(["bash", str(script), train, folder], check=True)
+        seconds = time.perf_counter() - started
+        for ending in ("png", "csv"):
+            shutil.copyfile(Path(folder) / f"{name}.{ending}", EXAMPLES / "results" / f"{name}.{ending}")
+    (command,) = re.findall(r"^noisyknn .*$", script.read_text(), flags=re.MULTILINE)
+    record = {
+        "script": f"examples/reproduce_paper/{script.name}",
+        "command": command,
+        "seconds": round(seconds, 1),
+        "commit": output("git", "rev-parse", "HEAD"),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "hardware": hardware(),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+    }
+    (EXAMPLES / "results" / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
