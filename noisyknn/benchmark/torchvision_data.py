@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from noisyknn.data.table import write_table
-from noisyknn.errors import InputError
+from noisyknn.errors import InputError, UsageError, first_ten
 from noisyknn.observer import Observer
 
 _CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -44,6 +44,8 @@ def _read(name: str, root: Path, train: bool, download: bool) -> Any:
 
 
 def _write(data: Any, target: Path, observer: Observer) -> None:
+    if target.exists() and (others := sorted({path.name for path in target.iterdir()} - {"images"})):
+        raise UsageError(f"{target} holds files of something else ({first_ten(others)}); name another --out")
     shutil.rmtree(target, ignore_errors=True)
     (target / "images").mkdir(parents=True)
     observer.start(f"writing {target.name}", len(data), "images")

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 import noisyknn
-from noisyknn.benchmark import grid
+from noisyknn.benchmark import grid, torchvision_data
 from noisyknn.benchmark.held_out import accuracy
 from noisyknn.benchmark.paper import LABEL_RECOVERY, TEST_ACCURACY
 from noisyknn.demo import write_digits
-from noisyknn.errors import MachineError
+from noisyknn.errors import MachineError, UsageError
 from noisyknn.models.factory import build_backbone
 from noisyknn.models.model_file import save_model
+from noisyknn.observer import Silent
 from tests.cli.conftest import Cli, Result
 from tests.small_data import draw
 
@@ -365,3 +366,12 @@ def test_clothing1m_by_the_recipe_of_the_paper_cut_down(cli: Cli, clothing: Path
     assert selknn["accuracy"] > 0.6
     assert selknn["recovery"] is None
     assert cli("benchmark", "table3", "--clothing1m", tmp_path, "--out", tmp_path / "x").code == 3
+
+
+def test_files_of_the_users_own_are_not_removed_for_a_data_set(tmp_path: Path) -> None:
+    own = tmp_path / "out" / "data" / "cifar10-train" / "mine.txt"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    with pytest.raises(UsageError, match=r"holds files of something else \(mine.txt\)"):
+        torchvision_data._write([], own.parent, Silent())
+    assert own.exists()
