@@ -58,8 +58,11 @@ def hardware() -> str:
 
 
 def output(*command: str) -> str:
-    """What a command prints, run beside this file."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    """What a command prints, run beside this file; ends where it fails."""
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parent)
+    if ran.returncode:
+        sys.exit(f"{' '.join(command)} failed: {ran.stderr.strip()}")
+    return ran.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+def make_folder(option: str, path: Path) -> None:
+    """Make the folder `path` unless it is there; raises UsageError for a file, MachineError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{option} {path} is not a folder, or lies in a file; name a new one") from error
+    except OSError as error:
+        raise machine_error(f"{option} {path}", error) from error
+
+
 def machine_error(what: object, error: OSError) -> MachineError:
     """`error`, met when writing the file `what`, in words."""
     cures = {

@@ -236,7 +236,7 @@ def identify(job: Job) -> dict[str, Any]:
             "label_column": table.label_column,
             "sha256": digest.hexdigest(),
         },
-        "config": dataclasses.asdict(config),
+        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "device"},
         "device": {"type": device.type, "bf16": wants_bf16(config.precision, device), "threads": thread_count(config)},
         "versions": {
             "noisyknn": noisyknn.__version__,

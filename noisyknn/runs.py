@@ -49,10 +49,8 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder; killed on the way, what is left is still a run that can be resumed."""
-        with contextlib.suppress(FileNotFoundError):  # removed already, when a removal was interrupted at its end
-            _empty(self.path)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, as `remove` does."""
+        remove(self.path)
 
     def save_episode(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep the tensors of a finished episode; what was saved within it is no longer needed."""
@@ -230,9 +228,29 @@ def _empty(path: Path) -> None:
     (path / _MANIFEST).unlink(missing_ok=True)
 
 
-def is_finished(path: Path) -> bool:
-    """Whether a folder is that of a finished run."""
-    return (path / _MANIFEST).exists() and _status(_read_json(path / _MANIFEST)) == "finished"
+def results(path: Path) -> dict[str, Any] | None:
+    """What the finished run in a folder came to; None where there is no such run."""
+    found = _read_manifest(path)
+    return cast(dict[str, Any], found["results"]) if found and found["status"] == "finished" else None
+
+
+def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
+    """In what the run in a folder is another one than that of `identity`; nothing where there is no run."""
+    found = _read_manifest(path)
+    return _differences(found, json.loads(json.dumps(identity))) if found else []
+
+
+def remove(path: Path) -> None:
+    """Remove the folder of a run; killed on the way, what is left is still a run that can be resumed."""
+    with contextlib.suppress(FileNotFoundError):  # removed already, when a removal was interrupted at its end
+        _empty(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in a folder, None where that is not one of a run."""
+    found = _read_json(path / _MANIFEST) if (path / _MANIFEST).exists() else None
+    return None if _status(found) is None else cast(dict[str, Any], found)
 
 
 def _status(manifest: object) -> str | None:

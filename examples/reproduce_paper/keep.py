@@ -13,13 +13,16 @@ import json
 import platform
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from noisyknn.benchmark.grid import means
+from noisyknn.benchmark.cells import CellFolder, means
 from noisyknn.benchmark.paper import PRINTED, Figures, Metric
+from noisyknn.errors import NoisyKnnError
+from noisyknn.files import write_json
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES))
@@ -44,15 +47,22 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="that shared the cells out, a thread each if several")
     parser.add_argument("--commit", help="of the code that ran them, where it is not this one")
     chosen = parser.parse_args()
-    script = Path(__file__).with_name(f"{chosen.name}.sh")
-    if not script.is_file():
-        sys.exit(f"there is no {script}")
-    kept = chosen.out / "cells.json"
-    if not kept.is_file():
-        sys.exit(f"{kept} is not there: {script.name} makes it")
-    records = json.loads(kept.read_text())
+    scripts = {
+        script.stem: script for script in Path(__file__).parent.glob("*.sh") if not script.stem.startswith("fig")
+    }
+    if chosen.name not in scripts:
+        sys.exit(f"{chosen.name} is not one of {', '.join(sorted(scripts))}")
+    script = scripts[chosen.name]
+    if chosen.processes < 1:
+        sys.exit(f"--processes {chosen.processes} is less than 1")
+    if not (chosen.out / "cells.json").is_file():
+        sys.exit(f"{chosen.out / 'cells.json'} is not there: {script.name} makes it")
+    try:
+        records = CellFolder(chosen.out).read()
+    except NoisyKnnError as error:
+        sys.exit(str(error))
     if len(data_sets := {record["data_set"] for record in records}) != 1:
-        sys.exit(f"{kept} has cells of {len(data_sets)} data sets; give each a folder of its own")
+        sys.exit(f"{chosen.out} has cells of {len(data_sets)} data sets; give each a folder of its own")
     found = {metric: means(records, metric) for metric in get_args(Metric)}
     cells = []
     for method, noise in found["accuracy"]:
@@ -78,15 +88,19 @@ def main() -> None:
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
     target = RESULTS / f"{chosen.name}_{table['data_set']}.json"
-    target.write_text(json.dumps(table, indent=1) + "\n")
-    TABLES.write_text(markdown())
+    tables = markdown({target.name: table})  # before anything is written: it may be refused
+    write_json(target, table)
+    TABLES.write_text(tables)
     print(f"wrote {target} and {TABLES}")
 
 
-def markdown() -> str:
-    """Tables 1 to 3, the paper's figures above ours; cells that were not run are empty."""
-    kept = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
-    tables = [table for table in kept if "cells" in table]
+def markdown(added: Mapping[str, dict[str, Any]] | None = None) -> str:
+    """Tables 1 to 3, the paper's figures above ours, of the files in results and of those `added`, by their names.
+
+    Cells that were not run are empty.
+    """
+    kept = {file.name: json.loads(file.read_text()) for file in RESULTS.glob("*.json")} | dict(added or {})
+    tables = [kept[name] for name in sorted(kept) if "cells" in kept[name]]
     parts = [HEAD]
     for metric, title in TITLES.items():
         parts += [_table(f"{title}: {name}", theirs, metric, tables, name) for name, theirs in PRINTED[metric].items()]

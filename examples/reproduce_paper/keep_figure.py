@@ -25,12 +25,15 @@ from record import hardware, output  # noqa: E402  # no package: these are scrip
 
 def main() -> None:
     """Run the script, then keep what it made."""
-    if len(sys.argv) != 3 or not (script := Path(__file__).with_name(f"{sys.argv[1]}.sh")).is_file():
+    scripts = {script.stem: script for script in Path(__file__).parent.glob("fig*.sh")}
+    if len(sys.argv) != 3 or sys.argv[1] not in scripts:
         sys.exit(__doc__)
     name, train = sys.argv[1:]
+    script, commit = scripts[name], output("git", "rev-parse", "HEAD")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        subprocess.run(["bash", str(script), train, folder], check=True)
+        if code := subprocess.run(["bash", str(script), train, folder], check=False).returncode:
+            sys.exit(code)  # it has said why
         seconds = time.perf_counter() - started
         for ending in ("png", "csv"):
             shutil.copyfile(Path(folder) / f"{name}.{ending}", EXAMPLES / "results" / f"{name}.{ending}")
@@ -39,7 +42,7 @@ def main() -> None:
         "script": f"examples/reproduce_paper/{script.name}",
         "command": command,
         "seconds": round(seconds, 1),
-        "commit": output("git", "rev-parse", "HEAD"),
+        "commit": commit,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "hardware": hardware(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),

@@ -38,7 +38,7 @@ class DataSet:
         known = {label_text(label) for label in self.train.classes}
         if strange := [label for label in self.test.classes if label_text(label) not in known]:
             raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
-        files = resolve_paths(self.test_images, self.test.paths, self.test.table.name)
+        files = resolve_paths(self.test_images, self.test.paths, self.test.table.name, "--test-images")
         if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
             told = counted(len(missing), "file does not exist", "files do not exist")
             raise InputError(f"{self.test.table.name}: {told}: {first_ten(missing)}")
@@ -66,12 +66,18 @@ def read_clothing1m(root: Path, rows: int | None) -> DataSet:
 
 def parse_noise(noise: str) -> tuple[NoiseName, float]:
     """Kind and rate of a noise by its name; raises UsageError for another name."""
-    parts = re.fullmatch(r"(symmetric|asymmetric)-(\d+(?:\.\d+)?)", noise)
+    parts = re.fullmatch(r"(symmetric|asymmetric)-([0-9]{1,3}(?:\.[0-9]{1,6})?)", noise)
     if parts is None:
         raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
     if float(parts[2]) > 100:
         raise UsageError(f"--noise {noise}: more than 100 per cent")
     return cast(NoiseName, parts[1]), float(parts[2]) / 100
+
+
+def noise_name(noise: str) -> str:
+    """The one name of a noise: ``symmetric-40`` of ``symmetric-40.0``; raises UsageError for what is none."""
+    kind, rate = parse_noise(noise)
+    return f"{kind}-{100 * rate:.10g}"
 
 
 def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[Row]:
@@ -80,7 +86,8 @@ def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[
     Raises UsageError for another name.
     """
     kind, rate = parse_noise(noise)
-    return transition_rows(kind, classes, rate, read_map(map_name, classes) if kind == "asymmetric" else None)
+    into = read_map(map_name, classes, f"--noise {noise} of {map_name}") if kind == "asymmetric" else None
+    return transition_rows(kind, classes, rate, into)
 
 
 def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
@@ -88,6 +95,7 @@ def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
     table = read_table(file)
     if rows is not None:
         table = dataclasses.replace(table, frame=table.frame[:rows])
+    table.frame.attrs["name"] = table.name
     column = find_column(table, (TRUE, "true_label", "label"), column, "--label-column")
     found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)
     if unlabelled := int((found.given_labels < 0).sum()):

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 
 from noisyknn.errors import MachineError
-from noisyknn.files import atomic_file
+from noisyknn.files import machine_error
 
 WIDTH, HEIGHT = 7.0, 4.5
 """Inches."""
+MARKS = 12
+"""Epochs up to which each has its mark on the axis."""
 MARKERS = "osD^vPX*"
 """Shapes of points, matplotlib's."""
 
@@ -21,8 +23,8 @@ def check_matplotlib() -> None:
         raise MachineError("drawing needs matplotlib: pip install 'noisyknn[bench]'")
 
 
-def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> list[Path]:
-    """Draw ``fig2`` to ``fig6`` into STEM.png and STEM.svg, whole or not at all; returns both."""
+def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> None:
+    """Draw ``fig2`` to ``fig6`` into STEM.png and STEM.svg."""
     from matplotlib.figure import Figure
 
     if name == "fig2":
@@ -33,16 +35,16 @@ def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> list[Path]:
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         _lines(figure.add_subplot(), points)
     figure.suptitle(title, fontsize="medium")
-    files = [stem.with_suffix(ending) for ending in (".png", ".svg")]
-    for file in files:
-        with atomic_file(file) as target:
-            figure.savefig(target, format=file.suffix[1:], dpi=150)
-    return files
+    for ending in ("png", "svg"):
+        try:
+            figure.savefig(stem.with_suffix(f".{ending}"), format=ending, dpi=150)
+        except OSError as error:
+            raise machine_error(stem.with_suffix(f".{ending}"), error) from error
 
 
 def _lines(axes: Any, points: pd.DataFrame) -> None:
     """A line per curve, in the order in which they come; the network's own is black."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     steps = points.columns[0]
     for place, (curve, part) in enumerate(points.groupby("curve", sort=False)):
@@ -50,7 +52,8 @@ def _lines(axes: Any, points: pd.DataFrame) -> None:
         size = 8 - 2 * min(place, 2)  # so that a line under another shows
         axes.plot(part[steps], 100 * part["accuracy"], label=curve, marker=MARKERS[place % 8], markersize=size, **style)
     axes.set_xlabel(steps)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    marks = sorted(set(points[steps]))
+    axes.xaxis.set_major_locator(FixedLocator(marks) if len(marks) <= MARKS else MaxNLocator(integer=True))
     axes.set_ylabel("labels that are right, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
@@ -79,10 +82,17 @@ def _scatter(figure_class: Any, points: pd.DataFrame) -> Any:
         for number, name in enumerate(sorted(classes)):
             part = of_layer[of_layer["class"] == name]
             style = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 % 8]}
-            axes.scatter(part["x"], part["y"], label=name, s=5, linewidths=0, **style)
+            # matplotlib shows no label in a legend that begins with an underscore
+            axes.scatter(
+                part["x"], part["y"], label=f" {name}" if name.startswith("_") else name, s=5, linewidths=0, **style
+            )
         axes.set_title(layer, fontsize="medium")
         axes.set_xticks([])
         axes.set_yticks([])
     columns = 1 + (len(classes) - 1) // 20
-    figure.axes[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3, ncols=columns)
+    legend = figure.axes[-1].legend(
+        fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3, ncols=columns
+    )
+    for text in legend.get_texts():  # a dollar in a name begins no formula
+        text.set_parse_math(False)
     return figure

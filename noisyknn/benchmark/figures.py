@@ -17,13 +17,14 @@ from torch import Tensor
 
 from noisyknn.benchmark.data_set import noise_rows, read_truth
 from noisyknn.benchmark.speed import NoCheckpoints
-from noisyknn.config import LossName
+from noisyknn.config import Config, LossName
 from noisyknn.data.augment import Pixels
 from noisyknn.data.noise import inject
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
 from noisyknn.errors import UsageError, counted
+from noisyknn.files import check_outputs
 from noisyknn.methods.base import Task, gamma_of
 from noisyknn.methods.selknn import select_references, selective_label_correction
 from noisyknn.models.backbone import Backbone
@@ -102,17 +103,20 @@ def prepare(
     settings: Mapping[str, object],
     loss: LossName,
     every: int,
+    outputs: Mapping[str, Path],
+    overwrite: bool,
     folder: Path,
     observer: Observer,
 ) -> Study:
     """Decode the images, make labels noisy by the seed, and settle the configuration; raises as `clean` does."""
     table = read_truth(labels, column, rows)
+    files = resolve_paths(images, table.paths, table.table.name)
+    check_outputs(outputs, [labels, *files], overwrite=overwrite)
     config = overridden(
         preset_settings(preset, method="selknn", rows=4, classes=2, size=32, grey=False, gpu=False)[0],
         {**settings, "method": "selknn", "loss": loss},
     )
-    if config.k >= REFERENCES * len(table.paths):
-        raise UsageError(f"--k {config.k}: only a fifth of {len(table.paths)} images vote; give a smaller --k")
+    _check_voters(config, len(files))
     device = find_device(config.device)
     new_model = partial(
         build_backbone,
@@ -125,13 +129,13 @@ def prepare(
     )
     new_model()  # what cannot be built is told before images are read
     noisy = inject(table.given_labels, noise_rows(noise, preset, table.classes), config.seed)
-    files = resolve_paths(images, table.paths, table.table.name)
     observer.start("reading images", len(files), "images")
     store = decode_all(files, config.store_size or config.image_size, config.fit, folder, observer.advance)
     readable = np.flatnonzero(store.readable)
     if store.reasons:
         one, many = "image could not be read and is left out", "images could not be read and are left out"
         observer.note(counted(len(store.reasons), one, many))
+        _check_voters(config, len(readable))
     return Study(
         trainer=Trainer(
             pixels=Pixels.of(store, readable, config.image_size, device),
@@ -149,6 +153,13 @@ def prepare(
         classes=[label_text(label) for label in table.classes],
         every=every,
     )
+
+
+def _check_voters(config: Config, images: int) -> None:
+    """Raise UsageError where fewer references than neighbours would vote."""
+    if config.k >= REFERENCES * images:
+        cure = "give a smaller --k" if config.k > 1 else "give more"
+        raise UsageError(f"--k {config.k}: only a fifth of {images} images vote; {cure}")
 
 
 def fig2(study: Study) -> pd.DataFrame:

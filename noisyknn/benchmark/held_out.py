@@ -13,7 +13,7 @@ from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import LabelTable
-from noisyknn.errors import InputError, first_ten
+from noisyknn.errors import InputError, counted, first_ten, quoted
 from noisyknn.models.model_file import load_model
 from noisyknn.observer import Observer
 from noisyknn.training.device import find_device, wants_bf16
@@ -24,7 +24,7 @@ class HeldOut:
 
     def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
         self.table, self._folder, self._observer = table, folder, observer
-        self._files = resolve_paths(images, table.paths, table.table.name)
+        self._files = resolve_paths(images, table.paths, table.table.name, "--test-images")
         self.store = functools.cache(self._decode)
 
     def _decode(self, size: int, fit: Fit) -> ImageStore:
@@ -32,8 +32,11 @@ class HeldOut:
         self._observer.start("reading test images", len(self._files), "images")
         store = decode_all(self._files, size, fit, self._folder, self._observer.advance)
         if store.reasons:
-            told = first_ten(list(store.reasons.values()))
-            raise InputError(f"{self.table.table.name}: images cannot be read: {told}")
+            named = first_ten(
+                [f"row {row + 1} {quoted(self.table.paths[row])} ({why})" for row, why in store.reasons.items()]
+            )
+            told = counted(len(store.reasons), "image cannot be read", "images cannot be read")
+            raise InputError(f"{self.table.table.name}: {told}: {named}; mend or remove them")
         return store
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from noisyknn.data.table import write_table
 from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.files import make_folder
 from noisyknn.observer import Observer
 
 _CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -22,7 +23,7 @@ def write_parts(name: str, root: Path, folder: Path, observer: Observer, *, down
     one that another process writes is waited for. Raises InputError where `root` lacks the data set and `download` does
     not say to fetch it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("--out", folder)
     folders = [folder / f"{name}-{part}" for part in ("train", "test")]
     with filelock.FileLock(folder / f"{name}.lock"):
         for target in folders:
@@ -39,7 +40,7 @@ def _read(name: str, root: Path, train: bool, download: bool) -> Any:
     except RuntimeError as error:
         cure = "" if download else "; --download fetches it"
         raise InputError(f"--torchvision {root}: {error}{cure}") from error
-    except OSError as error:
+    except Exception as error:  # whatever torchvision meets in files that are none of this data set
         raise InputError(f"--torchvision {root}: {_CLASSES[name]} cannot be had: {error}") from error
 
 

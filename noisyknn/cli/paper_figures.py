@@ -1,7 +1,7 @@
 """noisyknn benchmark fig2 to fig6: figures of the paper, drawn from a run on one's own images."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +10,7 @@ import typer
 from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import UsageError
-from noisyknn.files import check_outputs
+from noisyknn.files import make_folder
 
 if TYPE_CHECKING:
     from noisyknn.benchmark.figures import Study
@@ -69,10 +69,10 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
             if "episodes" not in kind.uses:
                 settings["episodes"] = 1
             check_matplotlib()
-            out.mkdir(parents=True, exist_ok=True)
-            files = {f"--out ({ending})": out / f"{name}.{ending}" for ending in ("csv", "png", "svg")}
-            check_outputs(files, [labels], overwrite=overwrite)
-            with tempfile.TemporaryDirectory(dir=out, prefix="images-") as folder:  # for what memory has no room for
+            make_folder("--out", out)
+            files = [out / f"{name}.{ending}" for ending in ("csv", "png", "svg")]
+            # for what memory has no room for, and for figures that are not all drawn
+            with tempfile.TemporaryDirectory(dir=out, prefix="unfinished-") as folder:
                 study = prepare(
                     images,
                     labels,
@@ -83,24 +83,29 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
                     settings=settings,
                     loss=kind.loss,
                     every=every or 1,
+                    outputs={f"--out ({file.name})": file for file in files},
+                    overwrite=overwrite,
                     folder=Path(folder),
                     observer=observer,
                 )
                 points = kind.points(study)
-            write_table(points, out / f"{name}.csv")
-            drawn = draw(name, points, f"{kind.subject}\n{_settings(study, noise)}", out / name)
-            for file in (out / f"{name}.csv", *drawn):
-                observer.note(f"wrote {file}")
+                write_table(points, Path(folder) / f"{name}.csv")
+                draw(name, points, f"{kind.subject}\n{_settings(study, noise, kind.uses)}", Path(folder) / name)
+                for file in files:
+                    (Path(folder) / file.name).replace(file)
+                    observer.note(f"wrote {file}")
 
     command.__doc__ = help_text
     return command
 
 
-def _settings(study: "Study", noise: str) -> str:
+def _settings(study: "Study", noise: str, uses: Set[str]) -> str:
     """What a figure was made with, in words."""
     config = study.trainer.config
     epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
     loss = {"ce": "cross-entropy", "sce": "symmetric cross-entropy"}[config.loss]
     noise = f"{noise.replace('-', ' ')} %"
     batches = f"batches of {config.batch_size}"
-    return ", ".join((f"{len(study.truth):,} images", noise, config.network, epochs, batches, loss))
+    votes = [f"k = {config.k}"] if "k" in uses else []
+    lines = (f"{len(study.truth):,} images", noise, config.network), (epochs, batches, loss, *votes)
+    return "\n".join(map(", ".join, lines))

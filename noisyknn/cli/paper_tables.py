@@ -3,16 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from noisyknn.cli.common import DebugOption, QuietOption, show_table
 from noisyknn.cli.terminal import Terminal
-from noisyknn.errors import NoisyKnnError, UsageError, first_ten
+from noisyknn.errors import NoisyKnnError, UsageError, counted, first_ten
+from noisyknn.observer import Observer
 
 if TYPE_CHECKING:
-    from noisyknn.benchmark.grid import Cell
+    from noisyknn.benchmark.cells import Cell
     from noisyknn.benchmark.paper import Figures, Metric
 
 
@@ -66,16 +67,17 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         quiet: QuietOption = False,
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
-        from noisyknn.benchmark.data_set import read_data_set
-        from noisyknn.benchmark.grid import cells_of, check_names, means, run_cells
+        from noisyknn.benchmark.cells import cells_of, means
+        from noisyknn.benchmark.data_set import noise_name, read_data_set
+        from noisyknn.benchmark.grid import check_methods, run_cells
         from noisyknn.benchmark.paper import PRINTED, TEST_ACCURACY
         from noisyknn.benchmark.torchvision_data import write_parts
 
         theirs = PRINTED[metric].get(data_set, {})
         planned = theirs or TEST_ACCURACY[data_set]  # where the table has no such data set
         methods = methods or list(dict.fromkeys(method for method, _ in planned))
-        noises = noise or list(dict.fromkeys(name for _, name in planned))
-        check_names(methods, noises)
+        noises = list(map(noise_name, noise or [name for _, name in planned]))
+        check_methods(methods)
         if download and torchvision is None:
             raise UsageError("--download goes with --torchvision")
         options: dict[str, object] = {"epochs": epochs, "episodes": episodes, "batch_size": batch_size, "k": k}
@@ -92,6 +94,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
             data = read_data_set(data_set, *files, rows, label_column)
             cells = cells_of(data_set, methods, noises, trials)
             records, failed = run_cells(data, cells, settings, out, observer)
+            _note_missing(cells, records, failed, observer)
         if as_json:
             typer.echo(json.dumps(records, indent=2))
         else:
@@ -130,8 +133,9 @@ def table3(
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
+    from noisyknn.benchmark.cells import cells_of, means
     from noisyknn.benchmark.data_set import read_clothing1m
-    from noisyknn.benchmark.grid import cells_of, check_names, means, run_cells
+    from noisyknn.benchmark.grid import check_methods, run_cells
     from noisyknn.benchmark.paper import AS_GIVEN, CLOTHING1M
 
     methods = methods or [method for method, _ in CLOTHING1M]
@@ -139,11 +143,12 @@ def table3(
     options |= {"epochs": epochs, "episodes": episodes, "batch_size": batch_size, "lr": lr}
     options |= {"device": device, "precision": precision}
     settings = {name: value for name, value in options.items() if value is not None}
-    check_names(methods, [])
+    check_methods(methods)
     data = read_clothing1m(root, rows)
     cells = cells_of(data.name, methods, [AS_GIVEN], trials)
     with Terminal(quiet=quiet) as observer:
         records, failed = run_cells(data, cells, settings, out, observer)
+        _note_missing(cells, records, failed, observer)
     if as_json:
         typer.echo(json.dumps(records, indent=2))
     else:
@@ -158,11 +163,24 @@ def _all_given(*files: Path | None) -> tuple[Path, Path, Path, Path]:
     return given
 
 
-def _check_all_ran(cells: Sequence["Cell"], failed: Mapping[str, str]) -> None:
-    """Raise NoisyKnnError, once all is shown, where cells failed."""
+def _note_missing(
+    cells: Sequence["Cell"], records: Sequence[Mapping[str, Any]], failed: Mapping[str, Exception], observer: Observer
+) -> None:
+    """Tell how much of a table is another process's to fill in."""
+    told = {record["cell"] for record in records} | failed.keys()
+    if missing := sum(cell.name not in told for cell in cells):
+        observer.note(
+            f"{missing} of {counted(len(cells), 'cell is', 'cells are')} not there yet: other processes run them"
+        )
+
+
+def _check_all_ran(cells: Sequence["Cell"], failed: Mapping[str, NoisyKnnError]) -> None:
+    """Raise, once all is shown, where cells failed: what they failed for if it is the same for all."""
     if failed:
         told = first_ten([f"{name}: {why}" for name, why in failed.items()])
-        raise NoisyKnnError(f"{len(failed)} of {len(cells)} cells failed: {told}")
+        kinds = {type(why) for why in failed.values()}
+        kind = kinds.pop() if len(kinds) == 1 else NoisyKnnError
+        raise kind(f"{len(failed)} of {counted(len(cells), 'cell', 'cells')} failed: {told}")
 
 
 def _show(title: str, theirs: "Figures", ours: "Figures") -> None:

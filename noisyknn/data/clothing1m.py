@@ -35,7 +35,9 @@ def read_part(root: Path, part: Part) -> pd.DataFrame:
     if unlabelled := [path for path in paths if path not in labels]:
         told = f"{counted(len(unlabelled), 'image has', 'images have')} no label in {source.name}"
         raise InputError(f"{keys}: {told}: {first_ten(unlabelled)}")
-    return pd.DataFrame({"path": paths, "label": [labels[path] for path in paths]})
+    frame = pd.DataFrame({"path": paths, "label": [labels[path] for path in paths]})
+    frame.attrs["name"] = str(keys)  # in messages
+    return frame
 
 
 def _lines(file: Path) -> list[str]:

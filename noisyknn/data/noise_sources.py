@@ -77,12 +77,14 @@ def label_text(label: object) -> str:
     return number[1] + number[2] if number else text
 
 
-def read_map(source: str, classes: Sequence[Label]) -> dict[Label, Label]:
+def read_map(source: str, classes: Sequence[Label], where: str | None = None) -> dict[Label, Label]:
     """The map that is called `source`, or that is in the file `source`: which class asymmetric noise turns into which.
 
     A file is a JSON object or a CSV with the columns ``from`` and ``to``. A named map fits a table of class names or of
-    indices. Raises InputError where the file cannot be read, or names a class twice or one that is not in `classes`.
+    indices; `where` is what messages call it. Raises InputError where the file cannot be read, or names a class twice
+    or one that is not in `classes`.
     """
+    where = where or f"--map {source}"
     if source in _NAMED_MAPS:
         names, named_pairs = _NAMED_MAPS[source]
         spelled = {label_text(label) for label in classes} & set(names)
@@ -92,8 +94,8 @@ def read_map(source: str, classes: Sequence[Label]) -> dict[Label, Label]:
         pairs = _read_pairs(Path(source))
     by_text = {label_text(label): label for label in classes}
     texts = [(label_text(a), label_text(b)) for a, b in pairs]
-    _check_known([text for pair in texts for text in pair], by_text, f"--map {source}")
-    _check_once([a for a, _ in texts], f"--map {source}")
+    _check_known([text for pair in texts for text in pair], by_text, where)
+    _check_once([a for a, _ in texts], where)
     return {by_text[a]: by_text[b] for a, b in texts}
 
 

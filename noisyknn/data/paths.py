@@ -7,13 +7,14 @@ from pathlib import Path
 from noisyknn.errors import InputError, counted, first_ten, quoted
 
 
-def resolve_paths(root: Path, paths: Sequence[str], where: str) -> list[Path]:
+def resolve_paths(root: Path, paths: Sequence[str], where: str, option: str = "--images") -> list[Path]:
     """The absolute path of each of a table's files, given relative to the folder `root` or absolute and inside it.
 
-    `where` names the table and column in messages. Files need not exist, and links inside the folder may lead
-    anywhere. Raises InputError where `root` is no folder or paths leave it, naming all their rows.
+    `where` names the table and column in messages, `option` the one that gives the folder. Files need not exist, and
+    links inside the folder may lead anywhere. Raises InputError where `root` is no folder or paths leave it, naming all
+    their rows.
     """
-    _check_folder(root)
+    _check_folder(root, option)
     base = "/" + posixpath.normpath(root.absolute()).lstrip("/")  # POSIX keeps two leading slashes apart from one
     inside = tuple(f"{folder}/".replace("//", "/") for folder in (base, root.resolve()))
     resolved, outside = [], []
@@ -26,14 +27,14 @@ def resolve_paths(root: Path, paths: Sequence[str], where: str) -> list[Path]:
     if outside:
         raise InputError(
             f"{where}: {counted(len(outside), 'path leads', 'paths lead')} out of the folder {root} "
-            f"({first_ten(outside)}); give --images a folder that holds all images"
+            f"({first_ten(outside)}); give {option} a folder that holds all images"
         )
     return resolved
 
 
-def _check_folder(root: Path) -> None:
+def _check_folder(root: Path, option: str) -> None:
     try:
         if not root.is_dir():
-            raise InputError(f"--images {root}: {'not a folder' if root.exists() else 'no such folder'}")
+            raise InputError(f"{option} {root}: {'not a folder' if root.exists() else 'no such folder'}")
     except OSError as error:
-        raise InputError(f"--images {root} cannot be looked into: {str(error.strerror).lower()}") from error
+        raise InputError(f"{option} {root} cannot be looked into: {str(error.strerror).lower()}") from error

@@ -79,12 +79,12 @@ def format_of(path: Path, chosen: Format | None, option: str) -> Format:
 
 
 def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format | None = None) -> Table:
-    """Read a CSV or Parquet file, a binary stream or a DataFrame.
+    """Read a CSV or Parquet file, a binary stream or a DataFrame, which ``attrs["name"]`` may name in messages.
 
     A stream is Parquet when it begins with Parquet's magic bytes. Raises InputError for what cannot be read.
     """
     if isinstance(source, pd.DataFrame):
-        table = Table(frame=source, name="the DataFrame", typed=True)
+        table = Table(frame=source, name=str(source.attrs.get("name", "the DataFrame")), typed=True)
     elif isinstance(source, Path):
         raw = _read_file(source)
         table = _parse(raw, str(source), format_of(source, chosen_format, "table"))

@@ -1,4 +1,5 @@
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from noisyknn.benchmark import drawing
+from noisyknn.benchmark.figures import FIGURES
 from noisyknn.demo import write_digits
 from tests.cli.conftest import Cli, Result
 
@@ -90,9 +93,33 @@ def test_a_figure_of_points(draw: Draw, tmp_path: Path) -> None:
     assert "4 epochs, batches of 256, cross-entropy" in (tmp_path / "out" / "fig2.svg").read_text()
 
 
+def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
+    """A dollar begins no formula, an underscore hides no class."""
+    names = ["$x^", "_hidden", "cost in $", "plain"]
+    points = pd.DataFrame({"layer": "head", "x": [0.0, 1, 2, 3], "y": [0.0, 1, 0, 1], "class": names})
+    drawing.draw("fig2", points, "title", tmp_path / "fig2")
+    drawn = (tmp_path / "fig2.svg").read_text()
+    assert all(f"<!-- {lead}{name} -->" in drawn for lead, name in zip(("", " ", "", ""), names, strict=True))
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_caption_is_not_wider_than_its_figure(tmp_path: Path, name: str) -> None:
+    points = pd.DataFrame({"epoch": [1, 2], "curve": ["IterKNN, k = 5", "SelKNN, k = 5"], "accuracy": [0.1, 0.2]})
+    longest = (
+        "50,000 images, asymmetric 33.3333 %, preact_resnet56\n100 epochs, batches of 1024, symmetric cross-entropy"
+    )
+    drawing.draw(name, points, f"{FIGURES[name].subject}\n{longest}, k = 1000", tmp_path / name)
+    with Image.open(tmp_path / f"{name}.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    beside = np.concatenate([pixels[:70, :5], pixels[:70, -5:]])
+    assert (beside == 255).all()
+    assert (pixels[:70] == 0).any()
+
+
 def test_smaller_batches_take_more_steps(draw: Draw, tmp_path: Path) -> None:
     assert draw("fig2", "--batch-size", "40", "--epochs", "1").code == 0
     assert "1 epoch, batches of 40, cross-entropy" in (tmp_path / "out" / "fig2.svg").read_text()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["fig2.csv", "fig2.png", "fig2.svg"]
 
 
 def test_what_is_there_is_not_drawn_over(draw: Draw, tmp_path: Path) -> None:
@@ -104,6 +131,41 @@ def test_what_is_there_is_not_drawn_over(draw: Draw, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "fig6.svg").read_text() == "mine"
     assert draw("fig6", "--overwrite").code == 0
     assert is_drawn(tmp_path / "out", "fig6")
+
+
+def test_an_image_of_the_table_is_not_drawn_over(draw: Draw, digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    shutil.copyfile(digits / "images" / "0000.png", folder / "fig6.png")
+    table = pd.read_csv(digits / "labels.csv").assign(path=lambda rows: [*rows["path"][:-1], "fig6.png"])
+    for name in table["path"][:-1]:
+        (folder / name).symlink_to(digits / "images" / name)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    before = (folder / "fig6.png").read_bytes()
+    refused = draw("fig6", "--images", folder, "--labels", tmp_path / "labels.csv", "--rows", len(table), "--overwrite")
+    assert refused.code == 2
+    assert "is also an input" in refused.stderr
+    assert (folder / "fig6.png").read_bytes() == before
+
+
+def test_nothing_is_written_where_drawing_is_stopped(
+    draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drawing, "draw", stopped)
+    assert draw("fig6").code == 130
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_where_images_are_missing_no_fewer_neighbours_vote(draw: Draw, digits: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(digits / "labels.csv")[:400]
+    table["path"] = [path if row < 40 else f"missing-{path}" for row, path in enumerate(table["path"])]
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    refused = draw("fig3", "--labels", tmp_path / "labels.csv")
+    assert refused.code == 2
+    assert "--k 10: only a fifth of 40 images vote; give a smaller --k" in refused.stderr
 
 
 def test_without_matplotlib_it_says_so_at_once(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +183,8 @@ def test_without_matplotlib_it_says_so_at_once(draw: Draw, monkeypatch: pytest.M
         ("fig3", ["--episodes", "2"], "--episodes does nothing in fig3; remove it"),
         ("fig3", ["--k", "80"], "--k 80: only a fifth of 400 images vote"),
         ("fig6", ["--noise", "uniform-10"], "is not of the form symmetric-40"),
+        ("fig5", ["--rows", "4"], "only a fifth of 4 images vote; give more"),
+        ("fig2", ["--out", __file__], "is not a folder"),
     ],
 )
 def test_wrong_usage(draw: Draw, name: str, options: list[str], message: str) -> None:

@@ -13,10 +13,11 @@ import pytest
 
 import noisyknn
 from noisyknn.benchmark import grid, torchvision_data
+from noisyknn.benchmark.cells import Cell, CellFolder
 from noisyknn.benchmark.held_out import accuracy
 from noisyknn.benchmark.paper import LABEL_RECOVERY, TEST_ACCURACY
 from noisyknn.demo import write_digits
-from noisyknn.errors import MachineError, UsageError
+from noisyknn.errors import InputError, MachineError, UsageError
 from noisyknn.models.factory import build_backbone
 from noisyknn.models.model_file import save_model
 from noisyknn.observer import Silent
@@ -26,6 +27,11 @@ from tests.small_data import draw
 TRAIN, TEST = 300, 100
 CUT = ["--epochs", "3", "--episodes", "2", "--batch-size", "50", "--k", "5", "--width", "0.25", "--precision", "fp32"]
 FEW = ["--methods", "ce", "--methods", "selknn", "--noise", "symmetric-40", "--trials", "2"]
+RECORD = {
+    "cell": "mnist-symmetric-20-ce-0", "data_set": "mnist", "noise": "symmetric-20", "method": "ce", "trial": 0,
+    "accuracy": 0.9, "recovery": 0.8, "rows": 300, "seconds": 1.0, "resumed": False,
+    "version": "1", "data": "of sha256", "settings": {}, "config": {},
+}  # fmt: skip
 Table = Callable[..., Result]
 
 
@@ -94,7 +100,52 @@ def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(grid, "accuracy", accuracy)
     found = json.loads(table("table1", *FEW, "--json").stdout)
     assert [without_seconds(cell) for cell in found] == [without_seconds(cell) for cell in undisturbed]
-    assert not any(cell["resumed"] for cell in found)  # one that was stopped before its test begins anew
+    assert [cell["resumed"] for cell in found] == [False, False, True, False]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
+
+
+def test_a_cell_that_is_stopped_before_its_test_is_not_trained_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    one = ["--methods", "selknn", "--noise", "symmetric-40", "--trials", "1", "--json"]
+    monkeypatch.setattr(grid, "accuracy", stopped)
+    assert table("table1", *one).code == 130
+    monkeypatch.setattr(grid, "accuracy", accuracy)
+    monkeypatch.setattr(grid, "clean", None)
+    (found,) = json.loads(table("table1", *one).stdout)
+    assert found["resumed"]
+    assert 0 <= found["accuracy"] <= 1
+
+
+def test_a_cell_that_was_stopped_under_other_settings_begins_anew_and_says_so(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    one = ["--methods", "ce", "--noise", "symmetric-40", "--trials", "1", "--json"]
+    monkeypatch.setattr(grid, "accuracy", stopped)
+    assert table("table1", *one).code == 130
+    monkeypatch.setattr(grid, "accuracy", accuracy)
+    result = table("table1", *one, "--epochs", "2")
+    assert "mnist-symmetric-40-ce-0 was stopped, and begins anew: " in result.stderr
+    assert "epochs was 3, is 2" in result.stderr
+    (found,) = json.loads(result.stdout)
+    assert (found["resumed"], found["config"]["epochs"]) == (False, 2)
+
+
+def test_a_cell_that_is_killed_while_it_is_tidied_away_is_done(table: Table, tmp_path: Path) -> None:
+    one = ["--methods", "ce", "--noise", "symmetric-40", "--trials", "1", "--json"]
+    first = table("table1", *one)
+    left = tmp_path / "out" / "mnist-symmetric-40-ce-0.run"
+    left.mkdir()
+    (left / "run.lock").touch()
+    left.with_suffix(".safetensors").touch()
+    assert table("table1", *one).stdout == first.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
 
 
 def test_a_cell_that_is_stopped_goes_on(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +206,31 @@ def test_two_processes_that_fill_one_folder_lose_no_cell(
     assert result.code == 0
     assert [cell["cell"][-8:] for cell in json.loads(other[0].stdout)] == ["selknn-0", "-40-ce-1", "selknn-1"]
     assert "mnist-symmetric-40-ce-0: another process runs it" in other[0].stderr
+    assert "1 of 4 cells are not there yet: other processes run them" in other[0].stderr
+    assert "not there yet" not in result.stderr
     assert len(json.loads(result.stdout)) == 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
+
+
+def test_processes_of_other_settings_do_not_mix_their_trials(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--methods", "ce", "--noise", "symmetric-40"]
+    other: list[Result] = []
+
+    def meanwhile(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(grid, "clean", noisyknn.clean)
+        # it knows nothing of the first cell, which is being run, and is sooner done with the second one
+        other.append(table("table1", *few, "--trials", "2", "--epochs", "2"))
+        return noisyknn.clean(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grid, "clean", meanwhile)
+    result = table("table1", *few, "--trials", "1")
+    assert other[0].code == 0
+    assert result.code == 2
+    assert "would mix trials of mnist-symmetric-40-ce of other settings" in result.stderr
+    (kept,) = json.loads((tmp_path / "out" / "cells.json").read_text())
+    assert (kept["trial"], kept["config"]["epochs"]) == (1, 2)
 
 
 def test_a_class_that_noise_leaves_no_label_is_never_told_right(table: Table) -> None:
@@ -173,7 +247,13 @@ def test_cells_of_other_settings_are_not_mixed(table: Table, digits: Path) -> No
     for other in (["--epochs", "2"], ["--rows", "200"], ["--test-labels", digits / "reversed.csv"]):
         refused = table("table1", *few, *other)
         assert refused.code == 2
-        assert "holds cells of other settings or data (mnist-asymmetric-40-ce-0); name another --out" in refused.stderr
+        assert "would mix trials of mnist-asymmetric-40-ce of other " in refused.stderr
+        assert "name another --out" in refused.stderr
+    refused = table("table1", *few, "--epochs", "2")
+    assert re.search("of other settings .*'epochs': 3.* and .*'epochs': 2", refused.stderr)
+    other_trials = table("table1", *few, "--trials", "2", "--epochs", "2")
+    assert other_trials.code == 2
+    assert table("table1", *few, "--device", "cpu").code == 0  # whatever it is, it is the same cell
     shown = table("table1", "--methods", "sl", "--noise", "symmetric-20", "--trials", "1", "--epochs", "2")
     assert shown.code == 0  # another cell may have other settings, and all of them are shown
     assert "symmetric-20" in shown.stdout.decode()
@@ -200,6 +280,7 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
     [
         (["--methods", "elr"], 2, "--methods elr: there are crossfit, iterknn, selknn, ce"),
         (["--noise", "uniform-20"], 2, "--noise 'uniform-20' is not of the form symmetric-40"),
+        (["--noise", "symmetric-٤٠"], 2, "is not of the form symmetric-40"),
         (["--noise", "symmetric-200"], 2, "--noise symmetric-200: more than 100 per cent"),
         (["--label-column", "truth"], 3, "has no column 'truth'"),
         (["--rows", "5"], 3, "has classes that no row to train on has"),
@@ -221,7 +302,20 @@ def test_what_cannot_be_run_is_told_first(
     assert re.search(message, refused.stderr)
 
 
-@pytest.mark.parametrize("content", ['{"a": 1}', "[1, 2]", '[{"cell": "../../x"}]', "[", ""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"a": 1}',
+        "[1, 2]",
+        '[{"cell": "../../x"}]',
+        "[",
+        "",
+        "[" * 100_000,
+        json.dumps([RECORD | {"accuracy": "high"}]),
+        json.dumps([RECORD | {"settings": None}]),
+        json.dumps([RECORD | {"trial": True}]),
+    ],
+)
 def test_a_folder_of_something_else_is_refused_first(
     table: Table, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +329,71 @@ def test_a_folder_of_something_else_is_refused_first(
     assert (tmp_path / "out" / "cells.json").read_text() == content
     file = tmp_path / "file"
     file.touch()
-    assert "is not a folder" in table("table1", *FEW, "--out", file).stderr
+    for place in (file, file / "in it"):
+        refused = table("table1", *FEW, "--out", place)
+        assert refused.code == 2
+        assert "is not a folder" in refused.stderr
+
+
+def test_a_table_of_something_else_is_left_alone(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cells.csv").write_text("mine")
+    refused = table("table1", *FEW)
+    assert refused.code == 2
+    assert "cells.csv was written by something else" in refused.stderr
+    assert (tmp_path / "out" / "cells.csv").read_text() == "mine"
+
+
+def test_records_are_kept_in_both_files(tmp_path: Path) -> None:
+    folder = CellFolder(tmp_path)
+    folder.add(RECORD)
+    folder.add(RECORD | {"cell": "mnist-symmetric-20-ce-1", "trial": 1})
+    folder.add(RECORD | {"accuracy": 0.7})  # a cell that two processes have run is kept once
+    assert sorted((record["trial"], record["accuracy"]) for record in CellFolder(tmp_path).read()) == [
+        (0, 0.7),
+        (1, 0.9),
+    ]
+    with pytest.raises(UsageError, match="would mix trials"):
+        folder.add(RECORD | {"cell": "mnist-symmetric-20-ce-2", "trial": 2, "version": "2"})
+    assert len(folder.read()) == 2
+    (tmp_path / "cells.csv").unlink()  # as where it was killed in between
+    folder.repair()
+    assert pd.read_csv(tmp_path / "cells.csv")["cell"].tolist() == [record["cell"] for record in folder.read()]
+
+
+def test_a_table_that_is_done_is_shown_where_nothing_can_be_written(table: Table, tmp_path: Path) -> None:
+    few = ["--methods", "ce", "--noise", "symmetric-20", "--trials", "1"]
+    first = table("table1", *few)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert table("table1", *few).stdout == first.stdout
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_noise_has_one_name(table: Table) -> None:
+    noises = ["--noise", "symmetric-20", "--noise", "symmetric-20.0", "--noise", "symmetric-020"]
+    (cell,) = json.loads(table("table1", "--methods", "ce", *noises, "--trials", "1", "--json").stdout)
+    assert cell["noise"] == "symmetric-20"
+
+
+def test_the_users_own_file_is_named(table: Table, digits: Path, tmp_path: Path) -> None:
+    pd.read_csv(digits / "train.csv").rename(columns={"path": "where"}).to_csv(tmp_path / "odd.csv")
+    pd.read_csv(digits / "train.csv").assign(path=lambda rows: "../" + rows["path"]).to_csv(tmp_path / "out.csv")
+    assert (
+        f"{tmp_path / 'odd.csv'} has none of the columns path"
+        in table("table1", "--labels", tmp_path / "odd.csv").stderr
+    )
+    assert f"{tmp_path / 'out.csv'}, column 'path'" in table("table1", "--labels", tmp_path / "out.csv").stderr
+    refused = table("table1", "--test-labels", tmp_path / "out.csv")
+    assert f"{tmp_path / 'out.csv'}: 300 paths lead out of the folder" in refused.stderr
+    assert "give --test-images a folder" in refused.stderr
+
+
+def test_where_all_cells_fail_for_their_data_so_does_the_table(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> object:
+        raise InputError("none of the images can be read")
+
+    monkeypatch.setattr(grid, "clean", fails)
+    assert table("table1", *FEW).code == 3
 
 
 def test_an_image_to_test_on_that_cannot_be_read_is_told_first(
@@ -246,8 +404,8 @@ def test_an_image_to_test_on_that_cannot_be_read_is_told_first(
     monkeypatch.setattr(grid, "clean", None)
     refused = table("table1", *FEW, "--test-images", tmp_path / "broken")
     assert refused.code == 3
-    assert "test.csv: images cannot be read: " in refused.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cells.lock"]
+    assert "test.csv: 1 image cannot be read: row 4 '1700.png' (" in refused.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
 
 
 def test_options_without_effect_are_named(table: Table) -> None:
@@ -269,9 +427,9 @@ def test_a_data_set_that_torchvision_does_not_have(cli: Cli, tmp_path: Path) -> 
 
 
 def test_table_2_of_another_data_set_has_the_cells_of_table_1(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[grid.Cell] = []
+    asked: list[Cell] = []
 
-    def run(_: object, cells: list[grid.Cell], *__: object) -> tuple[list[dict[str, object]], dict[str, str]]:
+    def run(_: object, cells: list[Cell], *__: object) -> tuple[list[dict[str, object]], dict[str, str]]:
         asked.extend(cells)
         return [], {}
 
@@ -314,6 +472,20 @@ def test_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "out" / "data" / "mnist-train" / "labels.csv")
     assert table["clean_label"].tolist() == [row % 10 for row in range(60)]
     assert len(list((tmp_path / "out" / "data" / "mnist-test" / "images").iterdir())) == 20
+
+
+def test_junk_in_place_of_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{kind}-ubyte").write_bytes(b"junk that is no idx file")
+    refused = cli("benchmark", "table1", "--data-set", "mnist", "--out", tmp_path / "out", "--torchvision", tmp_path)
+    assert refused.code == 3
+    assert "MNIST cannot be had" in refused.stderr
+    (tmp_path / "file").touch()
+    refused = cli("benchmark", "table1", "--data-set", "mnist", "--out", tmp_path / "file", "--torchvision", tmp_path)
+    assert refused.code == 2
 
 
 def test_the_papers_figures() -> None:

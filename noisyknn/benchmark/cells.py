@@ -1,0 +1,155 @@
+"""Cells of the paper's tables, and the folder that keeps those that are done."""
+
+import contextlib
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import filelock
+import pandas as pd
+
+from noisyknn.benchmark.paper import Figure, Figures, Metric
+from noisyknn.data.table import write_table
+from noisyknn.errors import InputError, UsageError
+from noisyknn.files import make_folder, write_json
+
+_NUMBER = (int, float)
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "cell": (str,), "data_set": (str,), "noise": (str,), "method": (str,), "trial": (int,),
+    "accuracy": _NUMBER, "recovery": (*_NUMBER, type(None)), "rows": (int,), "seconds": _NUMBER, "resumed": (bool,),
+    "version": (str,), "data": (str,), "settings": (dict,), "config": (dict,),
+}  # fmt: skip
+"""What each record has, and of which type."""
+_ABOUT = ("version", "data", "settings")
+"""What is the same of all trials of a cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run."""
+
+    data_set: str
+    noise: str
+    """``symmetric-40``: kind and per cent; AS_GIVEN where labels are noisy already."""
+    method: str
+    trial: int
+    """Seed of the noise and of the training."""
+
+    @property
+    def name(self) -> str:
+        """Told to the user, and the beginning of file names."""
+        return f"{self.data_set}-{self.noise}-{self.method}-{self.trial}"
+
+
+def cells_of(data_set: str, methods: Sequence[str], noises: Sequence[str], trials: int) -> list[Cell]:
+    """All cells, method by method within a noise."""
+    return [
+        Cell(data_set=data_set, noise=noise, method=method, trial=trial)
+        for trial in range(trials)
+        for noise in dict.fromkeys(noises)
+        for method in dict.fromkeys(methods)
+    ]
+
+
+def means(records: Iterable[Mapping[str, Any]], metric: Metric) -> Figures:
+    """Mean and deviation in per cent over the trials of each cell."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        if record[metric] is not None:
+            found.setdefault((record["method"], record["noise"]), []).append(100 * record[metric])
+    return {
+        place: Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+        for place, values in found.items()
+    }
+
+
+class CellFolder:
+    """A folder of cells, in ``cells.json`` and, to be read as a table, in ``cells.csv``.
+
+    Several processes may fill it. Trials of one cell that were run with other settings, or on other data, are never
+    mixed: whatever would do so raises UsageError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder; raises UsageError where it is none, or has a table of something else."""
+        make_folder("--out", path)
+        self.path, self._json, self._csv = path, path / "cells.json", path / "cells.csv"
+        if self._csv.exists() and not self._json.exists():
+            raise UsageError(f"{self._csv} was written by something else; remove it, or name another --out")
+
+    def read(self) -> list[dict[str, Any]]:
+        """The records of all cells that are done; raises InputError where they are damaged."""
+        try:
+            records = json.loads(self._json.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self._json} cannot be read ({error}); remove it, or name another --out") from error
+        if not isinstance(records, list) or not all(map(_is_record, records)):
+            raise InputError(f"{self._json} holds no cells of a table; remove it, or name another --out")
+        return cast(list[dict[str, Any]], self._alike(records))
+
+    def check(self, cells: Iterable[Cell], about: Mapping[str, Any]) -> None:
+        """Raise UsageError where trials of a cell are there that are not `about` the same."""
+        self._alike([*self.read(), *({**dataclasses.asdict(cell), **about} for cell in cells)])
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add a record to whatever other processes have added meanwhile."""
+        with self._locked():
+            others = [other for other in self.read() if other["cell"] != record["cell"]]
+            self._write(self._alike([*others, record]))
+
+    def repair(self) -> None:
+        """Write ``cells.csv`` anew where a process was killed before it did."""
+        if self._json.exists() and not (
+            self._csv.exists() and self._csv.stat().st_mtime_ns >= self._json.stat().st_mtime_ns
+        ):
+            with self._locked():
+                self._write(self.read())
+
+    @contextlib.contextmanager
+    def claim(self, cell: Cell) -> Iterator[bool]:
+        """Hold a cell; tells whether it is ours to run: neither another process's nor done."""
+        lock = filelock.FileLock(self.path / f"{cell.name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield all(record["cell"] != cell.name for record in self.read())
+        finally:
+            Path(lock.lock_file).unlink()
+            lock.release()
+
+    def _locked(self) -> filelock.BaseFileLock:
+        return filelock.FileLock(self.path / "cells.lock")
+
+    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        write_json(self._json, records)
+        flat = [{name: v for name, v in record.items() if not isinstance(v, dict)} for record in records]
+        write_table(pd.DataFrame(flat), self._csv)
+
+    def _alike(self, records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """The records; raises UsageError where trials of one cell differ in more than their seeds."""
+        first: dict[tuple[str, ...], Mapping[str, Any]] = {}
+        for record in records:
+            place = record["data_set"], record["noise"], record["method"]
+            known = first.setdefault(place, record)
+            if differing := [name for name in _ABOUT if record[name] != known[name]]:
+                told = ", ".join(f"{name} {known[name]} and {record[name]}" for name in differing if name != "data")
+                raise UsageError(
+                    f"{self.path} would mix trials of {'-'.join(place)} of other {told or 'data'}; name another --out"
+                )
+        return records
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kinds) and (bool in kinds or not isinstance(value.get(name), bool))
+        for name, kinds in _FIELDS.items()
+    )
