@@ -2,6 +2,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_the_tables_of_the_paper_are_written_of_the_results(monkeypatch: pytest.
     scripts = ROOT / "examples" / "reproduce_paper"
     monkeypatch.syspath_prepend(scripts)
     assert (scripts / "TABLES.md").read_text(encoding="utf-8") == importlib.import_module("keep").markdown()
+
+
+def test_the_readme_has_the_figures_of_the_results() -> None:
+    kept = json.loads((ROOT / "examples" / "results" / "table1_small_mnist.json").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = {}
+    for cell in kept["cells"]:
+        both = (cell["accuracy"][whose].split(" ")[0] for whose in ("paper", "ours"))
+        found.setdefault(cell["method"], []).append(" / ".join(both))
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for method, cells in found.items():
+        assert [sorted(line.split(" | ")[1:]) for line in (line.rstrip(" |") for line in lines)
+                if line.startswith(f"| `{method}` |")] == [sorted(cells)]  # fmt: skip
 
 
 def test_public_names_can_be_imported() -> None:
