@@ -231,6 +231,12 @@ def test_true_labels_are_no_part_of_what_a_run_is(images: Path) -> None:
     assert identify(told) == identify(job)
 
 
+def test_a_run_goes_on_on_another_device_of_the_same_kind(images: Path) -> None:
+    assert identify(job_of(images, device="auto", precision="fp32")) == identify(
+        job_of(images, device="cpu", precision="fp32")
+    )
+
+
 def test_settings_without_effect_are_named(images: Path) -> None:
     table, listening = table_of(label=["a", "b", "c"] * 4), Listening()
     prepare(table, images, None, "auto", {"k": 2, "gamma": 0.5, "reference_step": 0.2}, listening)

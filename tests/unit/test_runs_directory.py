@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from noisyknn import runs
 from noisyknn.errors import InputError, MachineError, UsageError
 from noisyknn.runs import RunDirectory, cached_run_dir, open_run, refuse_inside
 
@@ -347,6 +348,24 @@ def test_a_named_run_is_never_removed(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         fail()
     assert names(tmp_path) == ["manifest.json"]
+
+
+def test_a_folder_is_looked_into(tmp_path: Path) -> None:
+    """What a finished run came to, and in what it is another one."""
+    assert runs.results(tmp_path / "none") is None
+    assert runs.differences(tmp_path / "none", IDENTITY) == []
+    with open_run(tmp_path / "run", IDENTITY, overwrite=False) as run:
+        assert runs.results(tmp_path / "run") is None
+        run.finish({"rows": 3})
+    assert runs.results(tmp_path / "run") == {"rows": 3}
+    assert runs.differences(tmp_path / "run", IDENTITY) == []
+    assert runs.differences(tmp_path / "run", IDENTITY | {"key": "another", "input": {"rows": 4}}) == [
+        "rows was 3, is 4"
+    ]
+    (tmp_path / "run" / "manifest.json").write_text("[]")
+    assert runs.results(tmp_path / "run") is None
+    runs.remove(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_removal_that_is_cut_short_leaves_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
