@@ -228,10 +228,19 @@ def _empty(path: Path) -> None:
     (path / _MANIFEST).unlink(missing_ok=True)
 
 
+def is_run(path: Path) -> bool:
+    """Whether `path` is the folder of a run, with nothing else in it."""
+    try:
+        _check_own(path)
+    except UsageError:
+        return False
+    return not path.is_symlink()
+
+
 def results(path: Path) -> dict[str, Any] | None:
     """What the finished run in a folder came to; None where there is no such run."""
     found = _read_manifest(path)
-    return cast(dict[str, Any], found["results"]) if found and found["status"] == "finished" else None
+    return cast(dict[str, Any] | None, found.get("results")) if found and found["status"] == "finished" else None
 
 
 def differences(path: Path, identity: Mapping[str, object]) -> list[str]:

@@ -63,6 +63,8 @@ def main() -> None:
         sys.exit(str(error))
     if len(data_sets := {record["data_set"] for record in records}) != 1:
         sys.exit(f"{chosen.out} has cells of {len(data_sets)} data sets; give each a folder of its own")
+    if records[0]["data_set"] not in script.read_text():
+        sys.exit(f"{chosen.out} has cells of {records[0]['data_set']}, of which {script.name} runs none")
     found = {metric: means(records, metric) for metric in get_args(Metric)}
     cells = []
     for method, noise in found["accuracy"]:
@@ -80,6 +82,7 @@ def main() -> None:
         "rows": sorted({record["rows"] for record in records}),
         "script": f"examples/reproduce_paper/{script.name}",
         "hours": round(sum(record["seconds"] for record in records) / 3600 / chosen.processes, 2),
+        "resumed": sum(record["resumed"] for record in records),
         "processes": chosen.processes,
         "cells": cells,
         "commit": chosen.commit or output("git", "rev-parse", "HEAD"),
@@ -139,8 +142,13 @@ def _how(table: dict[str, Any]) -> str:
         of_settings += [cell["method"]] if cell["method"] not in of_settings else []
     settings = "; ".join(f"{', '.join(names)}: {text}" for text, names in methods.items())
     processes = "" if table["processes"] == 1 else f", {table['processes']} processes at once"
+    more = (
+        ""
+        if not table.get("resumed")
+        else f"more than (of cells that were stopped, {table['resumed']}, only the last part) "
+    )
     return (
-        f"\nOurs: [`{script}`]({script}), {rows} rows, trials: {trials}; {settings}. {table['hours']} hours on "
+        f"\nOurs: [`{script}`]({script}), {rows} rows, trials: {trials}; {settings}. {more}{table['hours']} hours on "
         f"{table['hardware']}{processes}; {table['date']}, commit {table['commit'][:7]}.\n"
     )
 

@@ -3,6 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import math
+import os
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +20,6 @@ from noisyknn.data.table import write_table
 from noisyknn.errors import InputError, UsageError
 from noisyknn.files import make_folder, write_json
 
-_NUMBER = (int, float)
-_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "cell": (str,), "data_set": (str,), "noise": (str,), "method": (str,), "trial": (int,),
-    "accuracy": _NUMBER, "recovery": (*_NUMBER, type(None)), "rows": (int,), "seconds": _NUMBER, "resumed": (bool,),
-    "version": (str,), "data": (str,), "settings": (dict,), "config": (dict,),
-}  # fmt: skip
-"""What each record has, and of which type."""
 _ABOUT = ("version", "data", "settings")
 """What is the same of all trials of a cell."""
 
@@ -78,6 +74,7 @@ class CellFolder:
         """Make the folder; raises UsageError where it is none, or has a table of something else."""
         make_folder("--out", path)
         self.path, self._json, self._csv = path, path / "cells.json", path / "cells.csv"
+        self.files = (self._json, self._csv)
         if self._csv.exists() and not self._json.exists():
             raise UsageError(f"{self._csv} was written by something else; remove it, or name another --out")
 
@@ -88,9 +85,14 @@ class CellFolder:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self._json} cannot be read ({error}); remove it, or name another --out") from error
+            cure = f"remove it and {self._csv.name}, or name another --out"
+            raise InputError(f"{self._json} cannot be read ({error}); {cure}") from error
         if not isinstance(records, list) or not all(map(_is_record, records)):
-            raise InputError(f"{self._json} holds no cells of a table; remove it, or name another --out")
+            raise InputError(
+                f"{self._json} holds no cells of a table; remove it and {self._csv.name}, or name another --out"
+            )
+        if len({record["cell"] for record in records}) < len(records):
+            raise InputError(f"{self._json} holds a cell twice; remove one of them, or name another --out")
         return cast(list[dict[str, Any]], self._alike(records))
 
     def check(self, cells: Iterable[Cell], about: Mapping[str, Any]) -> None:
@@ -104,10 +106,11 @@ class CellFolder:
             self._write(self._alike([*others, record]))
 
     def repair(self) -> None:
-        """Write ``cells.csv`` anew where a process was killed before it did."""
-        if self._json.exists() and not (
+        """Write ``cells.csv`` anew where a process was killed before it did; nothing where nothing can be written."""
+        late = self._json.exists() and not (
             self._csv.exists() and self._csv.stat().st_mtime_ns >= self._json.stat().st_mtime_ns
-        ):
+        )
+        if late and os.access(self.path, os.W_OK):
             with self._locked():
                 self._write(self.read())
 
@@ -123,7 +126,7 @@ class CellFolder:
         try:
             yield all(record["cell"] != cell.name for record in self.read())
         finally:
-            Path(lock.lock_file).unlink()
+            Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 
     def _locked(self) -> filelock.BaseFileLock:
@@ -148,8 +151,19 @@ class CellFolder:
         return records
 
 
-def _is_record(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(name), kinds) and (bool in kinds or not isinstance(value.get(name), bool))
-        for name, kinds in _FIELDS.items()
-    )
+def _is_record(value: Any) -> bool:
+    """Whether that has all that is read of a record, within its bounds."""
+    try:
+        cell = Cell(**{field.name: value[field.name] for field in dataclasses.fields(Cell)})
+        return (
+            value["cell"] == cell.name
+            and re.fullmatch(r"[a-z0-9.-]+", cell.name) is not None
+            and all(type(value[name]) is int for name in ("trial", "rows"))
+            and 0 <= value["accuracy"] <= 1
+            and (value["recovery"] is None or 0 <= value["recovery"] <= 1)
+            and 0 <= value["seconds"] < math.inf
+            and type(value["resumed"]) is bool
+            and all(isinstance(value[name], kind) for name, kind in zip(_ABOUT, (str, str, dict), strict=True))
+        )
+    except (KeyError, TypeError):
+        return False

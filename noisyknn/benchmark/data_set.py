@@ -3,13 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
 from noisyknn.data.clothing1m import Part, read_part
+from noisyknn.data.images import evenly_spread
 from noisyknn.data.noise import NoiseName, Row, transition_rows
 from noisyknn.data.noise_sources import label_text, read_map
 from noisyknn.data.paths import resolve_paths
@@ -18,6 +21,7 @@ from noisyknn.errors import InputError, UsageError, counted, first_ten
 
 TRUE = "clean_label"
 CLOTHING = "clothing1m"
+_LOOKED_INTO = 64
 _PARTS: tuple[Part, Part] = ("noisy_train", "clean_test")
 
 
@@ -38,16 +42,30 @@ class DataSet:
         known = {label_text(label) for label in self.train.classes}
         if strange := [label for label in self.test.classes if label_text(label) not in known]:
             raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
+        if (unlabelled := int((self.test.given_labels < 0).sum())) > 0:
+            told = counted(unlabelled, "row has no label", "rows have no label")
+            raise InputError(f"{self.test.table.name}: {told} to test by")
         files = resolve_paths(self.test_images, self.test.paths, self.test.table.name, "--test-images")
         if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
             told = counted(len(missing), "file does not exist", "files do not exist")
             raise InputError(f"{self.test.table.name}: {told}: {first_ten(missing)}")
 
     def digest(self) -> str:
-        """The same for the same folders, paths and labels."""
-        both = (self.images, self.train), (self.test_images, self.test)
-        about = [[str(at.resolve()), t.paths, [str(c) for c in t.classes], t.given_labels.tolist()] for at, t in both]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        """The same for the same paths, labels and (as sizes and some contents tell) images, wherever these lie."""
+        digest = hashlib.sha256()
+        for folder, table in ((self.images, self.train), (self.test_images, self.test)):
+            about = [table.paths, [str(label) for label in table.classes], table.given_labels.tolist()]
+            digest.update(json.dumps(about).encode())
+            files = resolve_paths(folder, table.paths, table.table.name)
+            digest.update(json.dumps([_size(file) for file in files]).encode())
+            for row in evenly_spread(len(files), _LOOKED_INTO):
+                digest.update(files[row].read_bytes() if _size(files[row]) else b"")
+        return digest.hexdigest()
+
+
+def _size(file: Path) -> int:
+    """Bytes in a file, 0 where there is none that can be read."""
+    return file.stat().st_size if file.is_file() and os.access(file, os.R_OK) else 0
 
 
 def read_data_set(
@@ -76,8 +94,8 @@ def parse_noise(noise: str) -> tuple[NoiseName, float]:
 
 def noise_name(noise: str) -> str:
     """The one name of a noise: ``symmetric-40`` of ``symmetric-40.0``; raises UsageError for what is none."""
-    kind, rate = parse_noise(noise)
-    return f"{kind}-{100 * rate:.10g}"
+    kind, _ = parse_noise(noise)
+    return f"{kind}-{Decimal(noise.removeprefix(f'{kind}-')).normalize():f}"
 
 
 def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[Row]:

@@ -1,12 +1,13 @@
 """Draws the paper's figures from their points, with matplotlib."""
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from noisyknn.errors import MachineError
+from noisyknn.errors import MachineError, one_line
 from noisyknn.files import machine_error
 
 WIDTH, HEIGHT = 7.0, 4.5
@@ -23,8 +24,8 @@ def check_matplotlib() -> None:
         raise MachineError("drawing needs matplotlib: pip install 'noisyknn[bench]'")
 
 
-def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw ``fig2`` to ``fig6`` into STEM.png and STEM.svg."""
+def draw(name: str, points: pd.DataFrame, title: str, files: Iterable[Path]) -> None:
+    """Draw ``fig2`` to ``fig6`` into `files`, of the formats that their endings say."""
     from matplotlib.figure import Figure
 
     if name == "fig2":
@@ -35,11 +36,11 @@ def draw(name: str, points: pd.DataFrame, title: str, stem: Path) -> None:
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         _lines(figure.add_subplot(), points)
     figure.suptitle(title, fontsize="medium")
-    for ending in ("png", "svg"):
+    for file in files:
         try:
-            figure.savefig(stem.with_suffix(f".{ending}"), format=ending, dpi=150)
+            figure.savefig(file, dpi=150)
         except OSError as error:
-            raise machine_error(stem.with_suffix(f".{ending}"), error) from error
+            raise machine_error(file, error) from error
 
 
 def _lines(axes: Any, points: pd.DataFrame) -> None:
@@ -82,10 +83,7 @@ def _scatter(figure_class: Any, points: pd.DataFrame) -> Any:
         for number, name in enumerate(sorted(classes)):
             part = of_layer[of_layer["class"] == name]
             style = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 % 8]}
-            # matplotlib shows no label in a legend that begins with an underscore
-            axes.scatter(
-                part["x"], part["y"], label=f" {name}" if name.startswith("_") else name, s=5, linewidths=0, **style
-            )
+            axes.scatter(part["x"], part["y"], label=_label(name), s=5, linewidths=0, **style)
         axes.set_title(layer, fontsize="medium")
         axes.set_xticks([])
         axes.set_yticks([])
@@ -96,3 +94,8 @@ def _scatter(figure_class: Any, points: pd.DataFrame) -> Any:
     for text in legend.get_texts():  # a dollar in a name begins no formula
         text.set_parse_math(False)
     return figure
+
+
+def _label(name: str) -> str:
+    """A class name for a legend: matplotlib hides one that begins with an underscore, SVG has no control letters."""
+    return f" {one_line(name)}" if name.startswith("_") else one_line(name)

@@ -5,6 +5,7 @@ Symbols: N samples, D features. Each figure takes a `Study` and gives a frame in
 
 import copy
 import dataclasses
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from noisyknn.data.noise import inject
 from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
-from noisyknn.errors import UsageError, counted
+from noisyknn.errors import InputError, UsageError, counted
 from noisyknn.files import check_outputs
 from noisyknn.methods.base import Task, gamma_of
 from noisyknn.methods.selknn import select_references, selective_label_correction
@@ -105,7 +106,7 @@ def prepare(
     every: int,
     outputs: Mapping[str, Path],
     overwrite: bool,
-    folder: Path,
+    out: Path,
     observer: Observer,
 ) -> Study:
     """Decode the images, make labels noisy by the seed, and settle the configuration; raises as `clean` does."""
@@ -130,7 +131,8 @@ def prepare(
     new_model()  # what cannot be built is told before images are read
     noisy = inject(table.given_labels, noise_rows(noise, preset, table.classes), config.seed)
     observer.start("reading images", len(files), "images")
-    store = decode_all(files, config.store_size or config.image_size, config.fit, folder, observer.advance)
+    with tempfile.TemporaryDirectory(dir=out) as folder:  # a file that is mapped stays until it is no longer
+        store = decode_all(files, config.store_size or config.image_size, config.fit, Path(folder), observer.advance)
     readable = np.flatnonzero(store.readable)
     if store.reasons:
         one, many = "image could not be read and is left out", "images could not be read and are left out"
@@ -171,6 +173,8 @@ def fig2(study: Study) -> pd.DataFrame:
     frames, perplexity = [], min(30.0, (len(shown) - 1) / 3)
     for layer in _three_layers(model):
         features = study.trainer.inspect(_tapped(model, layer))[0].cpu().numpy()[shown]
+        if not (features.std(axis=0) > 0).any():
+            raise InputError(f"{layer} tells all images alike, so there is nothing to show; are they blank?")
         place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=perplexity).fit_transform(features)
         classes = [study.classes[label] for label in study.truth.cpu().numpy()[shown]]
         frames.append(pd.DataFrame({"layer": layer, "x": place[:, 0], "y": place[:, 1], "class": classes}))

@@ -5,13 +5,13 @@ A folder keeps the cells that are done, so that a stopped table goes on where it
 
 import dataclasses
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 import noisyknn
 from noisyknn import runs
@@ -23,7 +23,8 @@ from noisyknn.config import make_config
 from noisyknn.data.images import some_unreadable
 from noisyknn.data.noise import inject
 from noisyknn.data.table import read_labels
-from noisyknn.errors import InterruptedRunError, NoisyKnnError, UsageError, first_ten
+from noisyknn.errors import InputError, InterruptedRunError, MachineError, NoisyKnnError, UsageError, first_ten
+from noisyknn.files import check_outputs
 from noisyknn.methods import METHODS
 from noisyknn.observer import Observer, Silent
 from noisyknn.pipeline import clean
@@ -71,26 +72,27 @@ def run_cells(
             _discard(out, cell)  # what a process that was killed has left
     failed: dict[str, NoisyKnnError] = {}
     if left := [cell for cell in cells if cell.name not in done]:
-        with tempfile.TemporaryDirectory(dir=out, prefix="tests-") as place:
-            tests = HeldOut(data.test_images, data.test, Path(place), observer)
-            _check_settings(data, left, settings, tests, observer)
-            for cell in left:
-                with folder.claim(cell) as mine:
-                    if not mine:
-                        observer.note(f"{cell.name}: another process runs it, or has done so")
-                        continue
-                    folder.check([cell], about)
-                    observer.note(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-                    try:
-                        figures = _run_cell(data, cell, settings, out, tests, observer)
-                    except InterruptedRunError:
-                        raise
-                    except NoisyKnnError as error:
-                        failed[cell.name] = error
-                        observer.note(f"{cell.name} failed: {error}")
-                    else:
-                        folder.add({"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
-                        _discard(out, cell)
+        tables = [Path(table.table.name) for table in (data.train, data.test)]
+        check_outputs({f"--out ({file.name})": file for file in folder.files}, tables, overwrite=True)
+        tests = HeldOut(data.test_images, data.test, out, observer)
+        _check_settings(data, left, settings, tests, observer)
+    for cell in left:
+        with folder.claim(cell) as mine:
+            if not mine:
+                observer.note(f"{cell.name}: another process runs it, or has done so")
+                continue
+            folder.check([cell], about)
+            observer.note(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
+            try:
+                figures = _run_cell(data, cell, settings, out, tests, observer)
+            except InterruptedRunError:
+                raise
+            except NoisyKnnError as error:
+                failed[cell.name] = error
+                observer.note(f"{cell.name} failed: {error}")
+            else:
+                folder.add({"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
+                _discard(out, cell)
     return [record for record in folder.read() if record["data_set"] == data.name], failed
 
 
@@ -120,6 +122,8 @@ def _run_cell(
     known = cell.noise != AS_GIVEN
     frame, realised_rate = _noisy(data, cell)
     run_dir, model_file = _files(out, cell)
+    if model_file.exists() and not runs.is_run(run_dir):
+        raise UsageError(f"{model_file} was written by something else; remove it, or name another --out")
     overrides = _overrides(cell, settings)
     resumed = run_dir.exists()
     if differing := runs.differences(run_dir, identify(_job(data, frame, overrides))):
@@ -144,8 +148,14 @@ def _run_cell(
     if unreadable := summary["status"]["unreadable"]:
         observer.note(f"{cell.name}: {some_unreadable(unreadable)}")
     config = make_config(summary["config"])
+    try:
+        right = accuracy(model_file, tests, config)
+    except torch.OutOfMemoryError as error:
+        raise MachineError("the GPU has too little free memory to test; the same command tests again") from error
+    except InputError as error:
+        raise MachineError(f"{model_file} is damaged ({error}); remove it, and {cell.name} is trained again") from error
     return {
-        "accuracy": accuracy(model_file, tests, config),
+        "accuracy": right,
         "recovery": summary["truth"]["recovery"] if known else None,
         "realised_rate": realised_rate,
         "unreadable": unreadable,
@@ -162,9 +172,10 @@ def _files(out: Path, cell: Cell) -> tuple[Path, Path]:
 
 
 def _discard(out: Path, cell: Cell) -> None:
+    """Remove the run and the network of a cell, the run last: a network without one is not ours."""
     run_dir, model_file = _files(out, cell)
-    model_file.unlink(missing_ok=True)
-    if run_dir.exists():
+    if runs.is_run(run_dir):
+        model_file.unlink(missing_ok=True)
         runs.remove(run_dir)
 
 

@@ -1,6 +1,7 @@
 """Images that no network has seen, and how many of them a saved network classifies right."""
 
 import functools
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from noisyknn.training.device import find_device, wants_bf16
 
 
 class HeldOut:
-    """Images to test on, decoded once for all cells; too many for memory, they lie in `folder`."""
+    """Images to test on, decoded once for all cells; too many for memory, they lie in a file in `folder`."""
 
     def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
         self.table, self._folder, self._observer = table, folder, observer
@@ -30,7 +31,10 @@ class HeldOut:
     def _decode(self, size: int, fit: Fit) -> ImageStore:
         """All of them, of `size` x `size` pixels; raises InputError if one cannot be read."""
         self._observer.start("reading test images", len(self._files), "images")
-        store = decode_all(self._files, size, fit, self._folder, self._observer.advance)
+        with tempfile.TemporaryDirectory(
+            dir=self._folder
+        ) as place:  # a file that is mapped stays until it is no longer
+            store = decode_all(self._files, size, fit, Path(place), self._observer.advance)
         if store.reasons:
             named = first_ten(
                 [f"row {row + 1} {quoted(self.table.paths[row])} ({why})" for row, why in store.reasons.items()]

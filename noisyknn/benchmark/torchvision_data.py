@@ -1,5 +1,6 @@
 """Data sets of torchvision as image folders and tables."""
 
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from noisyknn.data.table import write_table
-from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.errors import InputError, UsageError
 from noisyknn.files import make_folder
 from noisyknn.observer import Observer
 
@@ -27,7 +28,7 @@ def write_parts(name: str, root: Path, folder: Path, observer: Observer, *, down
     folders = [folder / f"{name}-{part}" for part in ("train", "test")]
     with filelock.FileLock(folder / f"{name}.lock"):
         for target in folders:
-            if not (target / "labels.csv").exists():  # which is written last
+            if not (target / "labels.csv").exists():
                 _write(_read(name, root, target == folders[0], download), target, observer)
     return folders[0], folders[1]
 
@@ -45,16 +46,19 @@ def _read(name: str, root: Path, train: bool, download: bool) -> Any:
 
 
 def _write(data: Any, target: Path, observer: Observer) -> None:
-    if target.exists() and (others := sorted({path.name for path in target.iterdir()} - {"images"})):
-        raise UsageError(f"{target} holds files of something else ({first_ten(others)}); name another --out")
-    shutil.rmtree(target, ignore_errors=True)
-    (target / "images").mkdir(parents=True)
+    for half_written in target.parent.glob(f"{target.name}-*.part"):  # by a process that was killed: ours is the lock
+        shutil.rmtree(half_written)
+    if target.exists():
+        raise UsageError(f"{target} holds something else; name another --out")
+    unfinished = target.with_name(f"{target.name}-{secrets.token_hex(8)}.part")
+    (unfinished / "images").mkdir(parents=True)
     observer.start(f"writing {target.name}", len(data), "images")
     names, labels = [], []
     for row, (image, label) in enumerate(data):
         names.append(f"{row:05d}.png")
         labels.append(data.classes[label] if data.classes[label].isidentifier() else label)
         assert isinstance(image, Image.Image)
-        image.save(target / "images" / names[-1])
+        image.save(unfinished / "images" / names[-1])
         observer.advance(1)
-    write_table(pd.DataFrame({"path": names, "clean_label": labels}), target / "labels.csv")
+    write_table(pd.DataFrame({"path": names, "clean_label": labels}), unfinished / "labels.csv")
+    unfinished.rename(target)

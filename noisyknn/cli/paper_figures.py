@@ -10,7 +10,7 @@ import typer
 from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import UsageError
-from noisyknn.files import make_folder
+from noisyknn.files import atomic_file, check_outputs, make_folder
 
 if TYPE_CHECKING:
     from noisyknn.benchmark.figures import Study
@@ -71,28 +71,31 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
             check_matplotlib()
             make_folder("--out", out)
             files = [out / f"{name}.{ending}" for ending in ("csv", "png", "svg")]
-            # for what memory has no room for, and for figures that are not all drawn
-            with tempfile.TemporaryDirectory(dir=out, prefix="unfinished-") as folder:
-                study = prepare(
-                    images,
-                    labels,
-                    column=label_column,
-                    rows=rows,
-                    noise=noise,
-                    preset=preset,
-                    settings=settings,
-                    loss=kind.loss,
-                    every=every or 1,
-                    outputs={f"--out ({file.name})": file for file in files},
-                    overwrite=overwrite,
-                    folder=Path(folder),
-                    observer=observer,
-                )
-                points = kind.points(study)
-                write_table(points, Path(folder) / f"{name}.csv")
-                draw(name, points, f"{kind.subject}\n{_settings(study, noise, kind.uses)}", Path(folder) / name)
-                for file in files:
-                    (Path(folder) / file.name).replace(file)
+            outputs = {f"--out ({file.name})": file for file in files}
+            study = prepare(
+                images,
+                labels,
+                column=label_column,
+                rows=rows,
+                noise=noise,
+                preset=preset,
+                settings=settings,
+                loss=kind.loss,
+                every=every or 1,
+                outputs=outputs,
+                overwrite=overwrite,
+                out=out,
+                observer=observer,
+            )
+            points = kind.points(study)
+            with tempfile.TemporaryDirectory() as folder:  # so that there are all files or none
+                drawn = [Path(folder) / file.name for file in files]
+                write_table(points, drawn[0])
+                draw(name, points, f"{kind.subject}\n{_settings(study, noise, kind.uses)}", drawn[1:])
+                check_outputs(outputs, [], overwrite=overwrite)  # some may have been made meanwhile
+                for source, file in zip(drawn, files, strict=True):
+                    with atomic_file(file) as target:
+                        target.write(source.read_bytes())
                     observer.note(f"wrote {file}")
 
     command.__doc__ = help_text

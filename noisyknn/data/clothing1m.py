@@ -22,6 +22,8 @@ def read_part(root: Path, part: Part) -> pd.DataFrame:
     missing, a line cannot be understood, or an image has no label.
     """
     classes = _lines(root / "category_names_eng.txt")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{root / 'category_names_eng.txt'} has the same class more than once")
     wanted = f"a path and a class from 0 to {len(classes) - 1}"
     source = root / ("noisy_label_kv.txt" if part == "noisy_train" else "clean_label_kv.txt")
     labels: dict[str, str] = {}
@@ -43,7 +45,7 @@ def read_part(root: Path, part: Part) -> pd.DataFrame:
 def _lines(file: Path) -> list[str]:
     """Lines of a text file, but for empty ones."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}); is this the folder of Clothing1M?") from error
     if not any(lines):

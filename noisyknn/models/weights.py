@@ -1,9 +1,11 @@
 """Reads safetensors files and puts state dicts into networks."""
 
+import json
 from collections import OrderedDict
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from noisyknn.errors import InputError, first_ten
@@ -16,9 +18,8 @@ def read_safetensors(path: Path) -> tuple["OrderedDict[str, Tensor]", dict[str, 
     if not path.is_file():
         raise InputError(f"{path}: no such file (--weights takes a .safetensors file or DEFAULT)")
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118  # no mapping
-            return tensors, file.metadata() or {}
+        raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
+        tensors = OrderedDict(safetensors.torch.load(raw))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -26,6 +27,8 @@ def read_safetensors(path: Path) -> tuple["OrderedDict[str, Tensor]", dict[str, 
             f"{path} is not a safetensors file ({error}); convert a PyTorch file with "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT)"
         ) from error
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    return tensors, header.get("__metadata__", {})
 
 
 def load_state(net: nn.Module, state: "OrderedDict[str, Tensor]", *, source: str, name: str) -> None:

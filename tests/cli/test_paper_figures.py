@@ -95,11 +95,11 @@ def test_a_figure_of_points(draw: Draw, tmp_path: Path) -> None:
 
 def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
     """A dollar begins no formula, an underscore hides no class."""
-    names = ["$x^", "_hidden", "cost in $", "plain"]
+    names = ["$x^", "_hidden", "cost in $", "plain\x01"]
     points = pd.DataFrame({"layer": "head", "x": [0.0, 1, 2, 3], "y": [0.0, 1, 0, 1], "class": names})
-    drawing.draw("fig2", points, "title", tmp_path / "fig2")
+    drawing.draw("fig2", points, "title", [tmp_path / "fig2.svg"])
     drawn = (tmp_path / "fig2.svg").read_text()
-    assert all(f"<!-- {lead}{name} -->" in drawn for lead, name in zip(("", " ", "", ""), names, strict=True))
+    assert all(f"<!-- {label} -->" in drawn for label in ("$x^", " _hidden", "cost in $", r"plain\x01"))
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -108,7 +108,7 @@ def test_a_caption_is_not_wider_than_its_figure(tmp_path: Path, name: str) -> No
     longest = (
         "50,000 images, asymmetric 33.3333 %, preact_resnet56\n100 epochs, batches of 1024, symmetric cross-entropy"
     )
-    drawing.draw(name, points, f"{FIGURES[name].subject}\n{longest}, k = 1000", tmp_path / name)
+    drawing.draw(name, points, f"{FIGURES[name].subject}\n{longest}, k = 1000", [tmp_path / f"{name}.png"])
     with Image.open(tmp_path / f"{name}.png") as image:
         pixels = np.asarray(image.convert("L"))
     beside = np.concatenate([pixels[:70, :5], pixels[:70, -5:]])
@@ -191,6 +191,29 @@ def test_wrong_usage(draw: Draw, name: str, options: list[str], message: str) ->
     refused = draw(name, *options)
     assert refused.code == 2
     assert message in refused.stderr
+
+
+def test_blank_images_have_no_figure_of_points(draw: Draw, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "blank").mkdir()
+    table = pd.read_csv(digits / "labels.csv")[:100]
+    for name in table["path"]:
+        Image.new("L", (8, 8)).save(tmp_path / "blank" / name)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    refused = draw("fig2", "--images", tmp_path / "blank", "--labels", tmp_path / "labels.csv", "--epochs", "1")
+    assert refused.code == 3
+    assert "tells all images alike" in refused.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_that_appears_meanwhile_is_not_drawn_over(
+    draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: object) -> None:
+        (tmp_path / "out" / "fig6.csv").write_text("mine")
+
+    monkeypatch.setattr(drawing, "draw", meanwhile)
+    assert "exists already" in draw("fig6").stderr
+    assert (tmp_path / "out" / "fig6.csv").read_text() == "mine"
 
 
 def test_points_of_few_images(draw: Draw, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import noisyknn
 from noisyknn.benchmark import grid, torchvision_data
@@ -146,6 +147,65 @@ def test_a_cell_that_is_killed_while_it_is_tidied_away_is_done(table: Table, tmp
     left.with_suffix(".safetensors").touch()
     assert table("table1", *one).stdout == first.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
+    left.mkdir()
+    (left / "notes.txt").write_text("mine")
+    left.with_suffix(".safetensors").touch()
+    assert table("table1", *one).stdout == first.stdout
+    assert (left / "notes.txt").exists()
+    assert left.with_suffix(".safetensors").exists()
+
+
+def test_a_network_of_the_users_own_is_left_alone(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    own = tmp_path / "out" / "mnist-symmetric-40-ce-0.safetensors"
+    own.write_text("mine")
+    refused = table("table1", "--methods", "ce", "--noise", "symmetric-40", "--trials", "1")
+    assert refused.code == 2
+    assert "was written by something else" in refused.stderr
+    assert own.read_text() == "mine"
+
+
+def test_a_damaged_network_of_a_stopped_cell_is_told_with_its_cure(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    one = ["--methods", "ce", "--noise", "symmetric-40", "--trials", "1"]
+    monkeypatch.setattr(grid, "accuracy", stopped)
+    assert table("table1", *one).code == 130
+    monkeypatch.setattr(grid, "accuracy", accuracy)
+    network = tmp_path / "out" / "mnist-symmetric-40-ce-0.safetensors"
+    network.write_bytes(network.read_bytes()[:100])
+    refused = table("table1", *one)
+    assert refused.code == 1
+    assert re.search("is damaged .*; remove it, and mnist-symmetric-40-ce-0 is trained again", refused.stderr)
+    network.unlink()
+    assert table("table1", *one).code == 0
+
+
+def test_a_table_that_moves_goes_on(
+    table: Table, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ["--methods", "ce", "--noise", "symmetric-40", "--trials", "1"]
+    first = table("table1", *one)
+    shutil.copytree(digits / "images", tmp_path / "moved")
+    (tmp_path / "out").rename(tmp_path / "new")
+    monkeypatch.setattr(grid, "clean", None)
+    moved = ["--images", tmp_path / "moved", "--test-images", tmp_path / "moved", "--out", tmp_path / "new"]
+    assert table("table1", *one, *moved).stdout == first.stdout
+    shutil.copyfile(tmp_path / "moved" / "0001.png", tmp_path / "moved" / "0000.png")
+    assert "would mix trials" in table("table1", *one, *moved).stderr  # other images
+
+
+def test_an_input_is_not_taken_for_an_output(table: Table, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cells.json").write_text("[]")
+    labels = shutil.copyfile(digits / "train.csv", tmp_path / "out" / "cells.csv")
+    refused = table("table1", "--labels", labels, *FEW)
+    assert refused.code == 2
+    assert "is also an input" in refused.stderr
+    assert labels.read_bytes() == (digits / "train.csv").read_bytes()
 
 
 def test_a_cell_that_is_stopped_goes_on(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +374,11 @@ def test_what_cannot_be_run_is_told_first(
         json.dumps([RECORD | {"accuracy": "high"}]),
         json.dumps([RECORD | {"settings": None}]),
         json.dumps([RECORD | {"trial": True}]),
+        json.dumps([RECORD | {"accuracy": float("nan")}]),
+        json.dumps([RECORD | {"seconds": float("inf")}]),
+        json.dumps([RECORD | {"accuracy": 9}]),
+        json.dumps([RECORD | {"method": "[/blue]", "cell": "mnist-symmetric-20-[/blue]-0"}]),
+        json.dumps([RECORD, RECORD]),
     ],
 )
 def test_a_folder_of_something_else_is_refused_first(
@@ -370,9 +435,10 @@ def test_a_table_that_is_done_is_shown_where_nothing_can_be_written(table: Table
 
 
 def test_a_noise_has_one_name(table: Table) -> None:
-    noises = ["--noise", "symmetric-20", "--noise", "symmetric-20.0", "--noise", "symmetric-020"]
-    (cell,) = json.loads(table("table1", "--methods", "ce", *noises, "--trials", "1", "--json").stdout)
-    assert cell["noise"] == "symmetric-20"
+    noises = ["symmetric-20", "symmetric-20.0", "symmetric-020", "symmetric-0.000001"]
+    options = [f"--noise={noise}" for noise in noises]
+    cells = json.loads(table("table1", "--methods", "ce", *options, "--trials", "1", "--json").stdout)
+    assert [cell["noise"] for cell in cells] == ["symmetric-20", "symmetric-0.000001"]
 
 
 def test_the_users_own_file_is_named(table: Table, digits: Path, tmp_path: Path) -> None:
@@ -382,7 +448,7 @@ def test_the_users_own_file_is_named(table: Table, digits: Path, tmp_path: Path)
         f"{tmp_path / 'odd.csv'} has none of the columns path"
         in table("table1", "--labels", tmp_path / "odd.csv").stderr
     )
-    assert f"{tmp_path / 'out.csv'}, column 'path'" in table("table1", "--labels", tmp_path / "out.csv").stderr
+    assert f"{tmp_path / 'out.csv'}: 300 paths lead out" in table("table1", "--labels", tmp_path / "out.csv").stderr
     refused = table("table1", "--test-labels", tmp_path / "out.csv")
     assert f"{tmp_path / 'out.csv'}: 300 paths lead out of the folder" in refused.stderr
     assert "give --test-images a folder" in refused.stderr
@@ -541,9 +607,34 @@ def test_clothing1m_by_the_recipe_of_the_paper_cut_down(cli: Cli, clothing: Path
 
 
 def test_files_of_the_users_own_are_not_removed_for_a_data_set(tmp_path: Path) -> None:
-    own = tmp_path / "out" / "data" / "cifar10-train" / "mine.txt"
+    own = tmp_path / "out" / "data" / "cifar10-train" / "images" / "mine.png"
     own.parent.mkdir(parents=True)
     own.touch()
-    with pytest.raises(UsageError, match=r"holds files of something else \(mine.txt\)"):
-        torchvision_data._write([], own.parent, Silent())
+    with pytest.raises(UsageError, match="holds something else; name another --out"):
+        torchvision_data._write([], own.parents[1], Silent())
     assert own.exists()
+
+
+def test_a_data_set_whose_writing_is_killed_is_written_anew(tmp_path: Path) -> None:
+    class Killed:
+        classes = ("0 - zero",)
+
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+            yield Image.new("L", (4, 4)), 0
+            raise KeyboardInterrupt
+
+    target = tmp_path / "mnist-train"
+    with pytest.raises(KeyboardInterrupt):
+        torchvision_data._write(Killed(), target, Silent())
+    assert not target.exists()
+
+    class Whole(Killed):
+        def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+            yield from [(Image.new("L", (4, 4)), 0)] * 2
+
+    torchvision_data._write(Whole(), target, Silent())
+    assert pd.read_csv(target / "labels.csv")["path"].tolist() == ["00000.png", "00001.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mnist-train"]

@@ -38,6 +38,7 @@ def test_parts_have_the_labels_of_their_own_list(root: Path) -> None:
         ),
         ("clean_label_kv.txt", "\nimages/3/e.jpg\n", "line 1: 'images/3/e.jpg' is not a path"),
         ("clean_label_kv.txt", "images/3/e.jpg -1\n", "is not a path and a class"),
+        ("category_names_eng.txt", "Shirt\nHoodie\nShirt\n", "has the same class more than once"),
         ("category_names_eng.txt", "\n\n", "category_names_eng.txt is empty"),
     ],
 )
@@ -45,6 +46,12 @@ def test_what_cannot_be_understood_is_named(root: Path, file: str, text: str, me
     (root / file).write_text(text)
     with pytest.raises(InputError, match=message):
         read_part(root, "clean_test")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_path(root: Path) -> None:
+    file = root / "clean_label_kv.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_part(root, "clean_test")["path"].tolist() == ["images/3/e.jpg", "images/2/22/d.jpg"]
 
 
 def test_another_folder_is_told(tmp_path: Path) -> None:

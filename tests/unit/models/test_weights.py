@@ -1,3 +1,4 @@
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torchvision.models import VisionTransformer
 from noisyknn.errors import InputError
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
-from noisyknn.models.weights import load_state
+from noisyknn.models.weights import load_state, read_safetensors
 
 
 def _build(name: str = "cnn8", classes: int = 3, seed: int = 0, weights: Path | None = None) -> Backbone:
@@ -29,6 +30,14 @@ def test_a_file_of_the_same_classes_is_taken_whole(name: str, tmp_path: Path) ->
     state = _build(name, seed=1).net.state_dict()
     loaded = _build(name, weights=_save(tmp_path / "w.safetensors", state)).net.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.safetensors")
+    file.write_bytes(safetensors.torch.save({"a": torch.arange(3)}, {"b": "c"}))
+    tensors, metadata = read_safetensors(file)
+    assert tensors["a"].tolist() == [0, 1, 2]
+    assert metadata == {"b": "c"}
 
 
 @pytest.mark.parametrize(("name", "head"), [("cnn8", "head"), ("squeezenet1_1", "classifier.1")])
