@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Keep what a table's script has found: keep.py OUT NAME [--processes 1] [--commit COMMIT]
+"""Keep what a table's script has found: keep.py OUT NAME [--processes 1] [--commit COMMIT] [--overwrite]
 
 NAME is that of the script, without .sh, and OUT its folder, of one data set. Reads OUT/cells.json and writes
 ../results/NAME_DATASET.json: of each cell the paper's figure and ours, per cent, mean and deviation over the trials,
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--processes", type=int, default=1, help="that shared the cells out, a thread each if several")
     parser.add_argument("--commit", help="of the code that ran them, where it is not this one")
+    parser.add_argument("--overwrite", action="store_true", help="replace what was kept under this name")
     chosen = parser.parse_args()
     scripts = {
         script.stem: script for script in Path(__file__).parent.glob("*.sh") if not script.stem.startswith("fig")
@@ -63,8 +64,9 @@ def main() -> None:
         sys.exit(str(error))
     if len(data_sets := {record["data_set"] for record in records}) != 1:
         sys.exit(f"{chosen.out} has cells of {len(data_sets)} data sets; give each a folder of its own")
-    if records[0]["data_set"] not in script.read_text():
-        sys.exit(f"{chosen.out} has cells of {records[0]['data_set']}, of which {script.name} runs none")
+    for record in records:
+        if stranger := _stranger(record, script.read_text()):
+            sys.exit(f"{record['cell']} was run with {stranger}, which {script.name} does not give")
     found = {metric: means(records, metric) for metric in get_args(Metric)}
     cells = []
     for method, noise in found["accuracy"]:
@@ -91,10 +93,21 @@ def main() -> None:
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
     target = RESULTS / f"{chosen.name}_{table['data_set']}.json"
+    if target.exists() and not chosen.overwrite:
+        sys.exit(f"{target} exists already; add --overwrite to replace it")
     tables = markdown({target.name: table})  # before anything is written: it may be refused
     write_json(target, table)
     TABLES.write_text(tables)
     print(f"wrote {target} and {TABLES}")
+
+
+def _stranger(record: Mapping[str, Any], script: str) -> str | None:
+    """What a cell was run with that its script does not say, if anything."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in record["settings"].items()}
+    if "--rows" in script:
+        options["--rows"] = record["rows"]
+    given = [f"{option} {value}" for option, value in options.items()]
+    return next((text for text in [record["data_set"], *given] if text not in script), None)
 
 
 def markdown(added: Mapping[str, dict[str, Any]] | None = None) -> str:

@@ -52,7 +52,7 @@ def cells_of(data_set: str, methods: Sequence[str], noises: Sequence[str], trial
 
 
 def means(records: Iterable[Mapping[str, Any]], metric: Metric) -> Figures:
-    """Mean and deviation in per cent over the trials of each cell."""
+    """Mean and standard deviation (n - 1) in per cent over the trials of each cell."""
     found: dict[tuple[str, str], list[float]] = {}
     for record in records:
         if record[metric] is not None:
@@ -61,6 +61,17 @@ def means(records: Iterable[Mapping[str, Any]], metric: Metric) -> Figures:
         place: Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
         for place, values in found.items()
     }
+
+
+def describe(records: Iterable[Mapping[str, Any]]) -> str:
+    """What records were run with, in words, and which methods were so."""
+    methods: dict[str, list[str]] = {}
+    for record in records:
+        settings = [f"{name.replace('_', ' ')} {value}" for name, value in record["settings"].items()]
+        with_these = methods.setdefault(", ".join([f"{record['rows']:,} rows", *settings]), [])
+        if record["method"] not in with_these:
+            with_these.append(record["method"])
+    return "; ".join(f"{', '.join(names)}: {settings}" for settings, names in methods.items())
 
 
 class CellFolder:

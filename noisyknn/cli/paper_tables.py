@@ -67,7 +67,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         quiet: QuietOption = False,
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
-        from noisyknn.benchmark.cells import cells_of, means
+        from noisyknn.benchmark.cells import cells_of, describe, means
         from noisyknn.benchmark.data_set import noise_name, read_data_set
         from noisyknn.benchmark.grid import check_methods, run_cells
         from noisyknn.benchmark.paper import PRINTED, TEST_ACCURACY
@@ -98,7 +98,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         if as_json:
             typer.echo(json.dumps(records, indent=2))
         else:
-            _show(f"{data_set}: {metric}, per cent", theirs, means(records, metric))
+            _show(f"{data_set}: {metric}", theirs, means(records, metric), describe(records))
         _check_all_ran(cells, failed)
 
     command.__doc__ = help_text
@@ -133,7 +133,7 @@ def table3(
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
-    from noisyknn.benchmark.cells import cells_of, means
+    from noisyknn.benchmark.cells import cells_of, describe, means
     from noisyknn.benchmark.data_set import read_clothing1m
     from noisyknn.benchmark.grid import check_methods, run_cells
     from noisyknn.benchmark.paper import AS_GIVEN, CLOTHING1M
@@ -152,7 +152,7 @@ def table3(
     if as_json:
         typer.echo(json.dumps(records, indent=2))
     else:
-        _show("clothing1m: accuracy, per cent", CLOTHING1M, means(records, "accuracy"))
+        _show("clothing1m: accuracy", CLOTHING1M, means(records, "accuracy"), describe(records))
     _check_all_ran(cells, failed)
 
 
@@ -183,15 +183,16 @@ def _check_all_ran(cells: Sequence["Cell"], failed: Mapping[str, NoisyKnnError])
         raise kind(f"{len(failed)} of {counted(len(cells), 'cell', 'cells')} failed: {told}")
 
 
-def _show(title: str, theirs: "Figures", ours: "Figures") -> None:
-    """All that was run, in the paper's order; what was not is left empty."""
+def _show(subject: str, theirs: "Figures", ours: "Figures", how: str) -> None:
+    """All that was run, in the paper's order, and how; what was not is left empty."""
     from rich.table import Table
 
     ran, noises = (list(dict.fromkeys(place[part] for place in (*theirs, *ours))) for part in (0, 1))
     noises = [noise for noise in noises if any(place[1] == noise for place in ours)]
-    shown = Table("method", "", *noises, title=title, title_justify="left")
+    shown = Table("method", "", *noises, title=f"{subject}, per cent", title_justify="left")
     for method in ran:
         for whose, figures in (("paper", theirs), ("ours", ours)):
             cells = [str(figures[method, noise]) if (method, noise) in figures else "" for noise in noises]
             shown.add_row(method if whose == "paper" else "", whose, *cells, end_section=whose == "ours")
     show_table(shown)
+    typer.echo(f"mean ± standard deviation (n - 1) of the trials; ours: {how or 'none yet'}")

@@ -64,6 +64,9 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
     told = first.stdout.decode()
     assert "68.75 ± 0.04" in told
     assert "97.79 ± 0.19" in told
+    cut = "batch size 50, k 5, width 0.25, precision fp32"
+    assert f"ours: ce, selknn: 300 rows, epochs 3, episodes 2, {cut}" in told
+    assert re.search(r"mnist-symmetric-40-selknn-1: accuracy \d+\.\d\d%, \d+ s", first.stderr)
     records = json.loads((tmp_path / "out" / "cells.json").read_text())
     cells = ["ce-0", "selknn-0", "ce-1", "selknn-1"]
     assert [record["cell"] for record in records] == [f"mnist-symmetric-40-{cell}" for cell in cells]
@@ -348,7 +351,11 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
         (["--noise", "as-given"], 2, "is not of the form symmetric-40"),
         (["--download"], 2, "--download goes with --torchvision"),
         (["--test-images", "."], 3, "100 files do not exist: 1697.png"),
-        (["--methods", "ce", "--methods", "selknn", "--k", "60"], 3, "too few rows for 60 neighbours"),
+        (
+            ["--methods", "ce", "--methods", "selknn", "--k", "60"],
+            3,
+            "selknn, symmetric-20: .*train.csv: too few rows for 60 neighbours",
+        ),
         (["--methods", "ce", "--methods", "pencil", "--epochs", "2"], 2, "--epochs 2 is too few for --method pencil"),
         (["--torchvision", "nowhere"], 2, "give either --torchvision or --images"),
     ],

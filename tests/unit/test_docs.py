@@ -92,6 +92,18 @@ def test_the_tables_of_the_paper_are_written_of_the_results(monkeypatch: pytest.
     assert (scripts / "TABLES.md").read_text(encoding="utf-8") == importlib.import_module("keep").markdown()
 
 
+def test_cells_of_another_script_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = ROOT / "examples" / "reproduce_paper"
+    monkeypatch.syspath_prepend(scripts)
+    stranger = importlib.import_module("keep")._stranger
+    record = {"data_set": "mnist", "rows": 10_000, "settings": {"epochs": 30, "batch_size": 32}}
+    script = (scripts / "table1_small.sh").read_text(encoding="utf-8")
+    assert stranger(record, script) is None
+    assert stranger(record | {"rows": 600}, script) == "--rows 600"
+    assert stranger(record | {"settings": {"epochs": 4}}, script) == "--epochs 4"
+    assert stranger(record | {"data_set": "cifar10"}, script) == "cifar10"
+
+
 def test_the_readme_has_the_figures_of_the_results() -> None:
     kept = json.loads((ROOT / "examples" / "results" / "table1_small_mnist.json").read_text(encoding="utf-8"))
     found: dict[str, list[str]] = {}
