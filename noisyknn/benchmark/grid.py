@@ -135,10 +135,8 @@ def _run_cell(
     if differing := runs.differences(run_dir, identify(_job(data, frame, overrides))):
         resumed = False
         observer.note(f"{cell.name} was stopped, and begins anew: {first_ten(differing)}")
-    summary = (
-        runs.results(run_dir) if resumed and model_file.exists() else None
-    )  # stopped before its network was tested
-    if summary is None:
+    summary = runs.results(run_dir) if resumed and model_file.exists() else None
+    if summary is None:  # else it was stopped before its network was tested
         summary = clean(
             data.images,
             frame,
