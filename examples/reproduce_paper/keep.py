@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 import torch
 
-from noisyknn.benchmark.cells import CellFolder, means
+from noisyknn.benchmark.cells import CellFolder, describe, means
 from noisyknn.benchmark.paper import PRINTED, Figures, Metric
 from noisyknn.errors import NoisyKnnError
 from noisyknn.files import write_json
@@ -72,7 +72,13 @@ def main() -> None:
     for method, noise in found["accuracy"]:
         of_cell = [record for record in records if (record["method"], record["noise"]) == (method, noise)]
         first = of_cell[0]
-        cell: dict[str, Any] = {"method": method, "noise": noise, "trials": len(of_cell), "settings": first["settings"]}
+        cell: dict[str, Any] = {
+            "method": method,
+            "noise": noise,
+            "trials": len(of_cell),
+            "rows": first["rows"],
+            "settings": first["settings"],
+        }
         for metric, theirs in PRINTED.items():
             paper = theirs.get(first["data_set"], {}).get((method, noise))
             ours = found[metric].get((method, noise))  # None where the true labels are not known
@@ -81,7 +87,6 @@ def main() -> None:
         cells.append(cell | {"seconds": round(statistics.fmean(whole), 1) if whole else None})
     table = {
         "data_set": records[0]["data_set"],
-        "rows": sorted({record["rows"] for record in records}),
         "script": f"examples/reproduce_paper/{script.name}",
         "hours": round(sum(record["seconds"] for record in records) / 3600 / chosen.processes, 2),
         "resumed": sum(record["resumed"] for record in records),
@@ -146,22 +151,11 @@ def _line(cells: list[str]) -> str:
 def _how(table: dict[str, Any]) -> str:
     """What a table's own figures were obtained by."""
     script = Path(table["script"]).name
-    rows = " and ".join(f"{rows:,}" for rows in table["rows"])
     trials = " or ".join(str(trials) for trials in sorted({cell["trials"] for cell in table["cells"]}))
-    methods: dict[str, list[str]] = {}
-    for cell in table["cells"]:
-        settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in cell["settings"].items())
-        of_settings = methods.setdefault(settings or "the preset's", [])
-        of_settings += [cell["method"]] if cell["method"] not in of_settings else []
-    settings = "; ".join(f"{', '.join(names)}: {text}" for text, names in methods.items())
     processes = "" if table["processes"] == 1 else f", {table['processes']} processes at once"
-    more = (
-        ""
-        if not table.get("resumed")
-        else f"more than (of cells that were stopped, {table['resumed']}, only the last part) "
-    )
+    cut = f" (without the beginning of cells that were stopped: {table['resumed']})" if table.get("resumed") else ""
     return (
-        f"\nOurs: [`{script}`]({script}), {rows} rows, trials: {trials}; {settings}. {more}{table['hours']} hours on "
+        f"\nOurs: [`{script}`]({script}), trials: {trials}; {describe(table['cells'])}. {table['hours']} hours{cut} on "
         f"{table['hardware']}{processes}; {table['date']}, commit {table['commit'][:7]}.\n"
     )
 

@@ -131,7 +131,8 @@ def prepare(
     new_model()  # what cannot be built is told before images are read
     noisy = inject(table.given_labels, noise_rows(noise, preset, table.classes), config.seed)
     observer.start("reading images", len(files), "images")
-    with tempfile.TemporaryDirectory(dir=out) as folder:  # a file that is mapped stays until it is no longer
+    # a mapped file stays, without a name, for as long as it is mapped
+    with tempfile.TemporaryDirectory(dir=out) as folder:
         store = decode_all(files, config.store_size or config.image_size, config.fit, Path(folder), observer.advance)
     readable = np.flatnonzero(store.readable)
     if store.reasons:

@@ -5,6 +5,7 @@ A folder keeps the cells that are done, so that a stopped table goes on where it
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,8 +129,8 @@ def _run_cell(
     known = cell.noise != AS_GIVEN
     frame, realised_rate = _noisy(data, cell)
     run_dir, model_file = _files(out, cell)
-    if model_file.exists() and not runs.is_run(run_dir):
-        raise UsageError(f"{model_file} was written by something else; remove it, or name another --out")
+    if not runs.is_run(run_dir) and (strange := [file for file in (run_dir, model_file) if os.path.lexists(file)]):
+        raise UsageError(f"{strange[0]} was written by something else; remove it, or name another --out")
     overrides = _overrides(cell, settings)
     resumed = run_dir.exists()
     if differing := runs.differences(run_dir, identify(_job(data, frame, overrides))):

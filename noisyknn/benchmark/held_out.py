@@ -31,9 +31,8 @@ class HeldOut:
     def _decode(self, size: int, fit: Fit) -> ImageStore:
         """All of them, of `size` x `size` pixels; raises InputError if one cannot be read."""
         self._observer.start("reading test images", len(self._files), "images")
-        with tempfile.TemporaryDirectory(
-            dir=self._folder
-        ) as place:  # a file that is mapped stays until it is no longer
+        # a mapped file stays, without a name, for as long as it is mapped
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
             store = decode_all(self._files, size, fit, Path(place), self._observer.advance)
         if store.reasons:
             named = first_ten(

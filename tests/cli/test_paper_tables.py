@@ -108,16 +108,20 @@ def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
 
 
-def test_a_cell_that_is_stopped_before_its_test_is_not_trained_again(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stop_before_the_test(table: Table, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     def stopped(*_: object) -> float:
         raise KeyboardInterrupt
 
-    one = ["--methods", "selknn", "--noise", "symmetric-40", "--trials", "1", "--json"]
     monkeypatch.setattr(grid, "accuracy", stopped)
-    assert table("table1", *one).code == 130
+    assert table("table1", *options).code == 130
     monkeypatch.setattr(grid, "accuracy", accuracy)
+
+
+def test_a_cell_that_is_stopped_before_its_test_is_not_trained_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ["--methods", "selknn", "--noise", "symmetric-40", "--trials", "1", "--json"]
+    stop_before_the_test(table, monkeypatch, *one)
     monkeypatch.setattr(grid, "clean", None)
     (found,) = json.loads(table("table1", *one).stdout)
     assert found["resumed"]
@@ -127,13 +131,8 @@ def test_a_cell_that_is_stopped_before_its_test_is_not_trained_again(
 def test_a_cell_that_was_stopped_under_other_settings_begins_anew_and_says_so(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: object) -> float:
-        raise KeyboardInterrupt
-
     one = ["--methods", "ce", "--noise", "symmetric-40", "--trials", "1", "--json"]
-    monkeypatch.setattr(grid, "accuracy", stopped)
-    assert table("table1", *one).code == 130
-    monkeypatch.setattr(grid, "accuracy", accuracy)
+    stop_before_the_test(table, monkeypatch, *one)
     result = table("table1", *one, "--epochs", "2")
     assert "mnist-symmetric-40-ce-0 was stopped, and begins anew: " in result.stderr
     assert "epochs was 3, is 2" in result.stderr
@@ -158,9 +157,10 @@ def test_a_cell_that_is_killed_while_it_is_tidied_away_is_done(table: Table, tmp
     assert left.with_suffix(".safetensors").exists()
 
 
-def test_a_network_of_the_users_own_is_left_alone(table: Table, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    own = tmp_path / "out" / "mnist-symmetric-40-ce-0.safetensors"
+@pytest.mark.parametrize("name", ["mnist-symmetric-40-ce-0.safetensors", "mnist-symmetric-40-ce-0.run/notes.txt"])
+def test_files_of_the_users_own_where_a_cell_is_run_are_left_alone(table: Table, tmp_path: Path, name: str) -> None:
+    own = tmp_path / "out" / name
+    own.parent.mkdir(parents=True)
     own.write_text("mine")
     refused = table("table1", "--methods", "ce", "--noise", "symmetric-40", "--trials", "1")
     assert refused.code == 2
@@ -171,13 +171,8 @@ def test_a_network_of_the_users_own_is_left_alone(table: Table, tmp_path: Path) 
 def test_a_damaged_network_of_a_stopped_cell_is_told_with_its_cure(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: object) -> float:
-        raise KeyboardInterrupt
-
     one = ["--methods", "ce", "--noise", "symmetric-40", "--trials", "1"]
-    monkeypatch.setattr(grid, "accuracy", stopped)
-    assert table("table1", *one).code == 130
-    monkeypatch.setattr(grid, "accuracy", accuracy)
+    stop_before_the_test(table, monkeypatch, *one)
     network = tmp_path / "out" / "mnist-symmetric-40-ce-0.safetensors"
     network.write_bytes(network.read_bytes()[:100])
     refused = table("table1", *one)
