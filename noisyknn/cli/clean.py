@@ -285,7 +285,10 @@ def clean(
         _show(result.summary, [out, save_model, save_probabilities, summary])
     rate, used = result.summary["estimated_noise_rate"], result.summary["config"]["method"]
     if used != "crossfit" and not quiet:
-        note(f"the networks of --method {used} have seen the labels: noise may be under-estimated, confidence too high")
+        note(
+            f"the networks of --method {used} have seen the labels: noise may be under-estimated, "
+            "and confidence is not calibrated"
+        )
     if max_noise is not None and rate > max_noise:
         raise GateError(f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise {max_noise:g}")
     if max_noise is not None and (worst := _worst_rate(result.summary)) > max_noise:

@@ -63,11 +63,11 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         precision: Annotated[
             Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.")
         ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON, the trials included.")] = False,
         quiet: QuietOption = False,
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
-        from noisyknn.benchmark.cells import cells_of, describe, means
+        from noisyknn.benchmark.cells import cells_of
         from noisyknn.benchmark.data_set import noise_name, read_data_set
         from noisyknn.benchmark.grid import check_methods, run_cells
         from noisyknn.benchmark.paper import PRINTED, TEST_ACCURACY
@@ -95,10 +95,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
             cells = cells_of(data_set, methods, noises, trials)
             records, failed = run_cells(data, cells, settings, out, observer)
             _note_missing(cells, records, failed, observer)
-        if as_json:
-            typer.echo(json.dumps(records, indent=2))
-        else:
-            _show(f"{data_set}: {metric}", theirs, means(records, metric), describe(records))
+        _report(data_set, metric, theirs, records, as_json=as_json)
         _check_all_ran(cells, failed)
 
     command.__doc__ = help_text
@@ -128,12 +125,12 @@ def table3(
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default="500")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     precision: Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, the trials included.")] = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
-    from noisyknn.benchmark.cells import cells_of, describe, means
+    from noisyknn.benchmark.cells import cells_of
     from noisyknn.benchmark.data_set import read_clothing1m
     from noisyknn.benchmark.grid import check_methods, run_cells
     from noisyknn.benchmark.paper import AS_GIVEN, CLOTHING1M
@@ -149,10 +146,7 @@ def table3(
     with Terminal(quiet=quiet) as observer:
         records, failed = run_cells(data, cells, settings, out, observer)
         _note_missing(cells, records, failed, observer)
-    if as_json:
-        typer.echo(json.dumps(records, indent=2))
-    else:
-        _show("clothing1m: accuracy", CLOTHING1M, means(records, "accuracy"), describe(records))
+    _report(data.name, "accuracy", CLOTHING1M, records, as_json=as_json)
     _check_all_ran(cells, failed)
 
 
@@ -181,6 +175,24 @@ def _check_all_ran(cells: Sequence["Cell"], failed: Mapping[str, NoisyKnnError])
         kinds = {type(why) for why in failed.values()}
         kind = kinds.pop() if len(kinds) == 1 else NoisyKnnError
         raise kind(f"{len(failed)} of {counted(len(cells), 'cell', 'cells')} failed: {told}")
+
+
+def _report(
+    data_set: str, metric: "Metric", theirs: "Figures", records: Sequence[Mapping[str, Any]], *, as_json: bool
+) -> None:
+    """Print what the trials come to, beside the paper's figures."""
+    from noisyknn.benchmark.cells import describe, means
+
+    ours = means(records, metric)
+    if not as_json:
+        _show(f"{data_set}: {metric}", theirs, ours, describe(records))
+        return
+    table = []
+    for method, noise in dict.fromkeys((*theirs, *ours)):
+        paper, own = theirs.get((method, noise)), ours.get((method, noise))
+        cell = {"paper": paper and paper._asdict(), "ours": own and own._asdict()}
+        table.append({"method": method, "noise": noise, **cell})
+    typer.echo(json.dumps({"data_set": data_set, "metric": metric, "table": table, "cells": records}, indent=2))
 
 
 def _show(subject: str, theirs: "Figures", ours: "Figures", how: str) -> None:

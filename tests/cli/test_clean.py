@@ -289,7 +289,10 @@ def test_labels_that_images_tell_nothing_of_pass_no_limit_that_random_ones_would
 
 
 def test_what_is_estimated_is_qualified_where_networks_have_seen_the_labels(clean: Cli) -> None:
-    doubt = "the networks of --method ce have seen the labels: noise may be under-estimated, confidence too high\n"
+    doubt = (
+        "the networks of --method ce have seen the labels: noise may be under-estimated, "
+        "and confidence is not calibrated\n"
+    )
     assert doubt in clean("--method", "ce", "--max-noise", 1).stderr
     assert doubt in clean("--method", "ce", "--overwrite").stderr
     assert clean("--method", "ce", "--max-noise", 1, "--overwrite", "--quiet").stderr == ""

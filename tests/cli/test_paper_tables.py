@@ -55,6 +55,12 @@ def table(cli: Cli, digits: Path, tmp_path: Path) -> Table:
     return run
 
 
+def trials_of(result: Result) -> list[dict[str, Any]]:
+    """What --json tells of each cell's trials."""
+    trials: list[dict[str, Any]] = json.loads(result.stdout)["cells"]
+    return trials
+
+
 def test_cells_are_run_once_and_shown_beside_the_papers(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,14 +88,23 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
 
     monkeypatch.setattr(grid, "clean", never)
     again = table("table1", *FEW, "--json")
-    assert json.loads(again.stdout) == records
+    assert trials_of(again) == records
+    told_again = json.loads(again.stdout)
+    assert (told_again["data_set"], told_again["metric"]) == ("mnist", "accuracy")
+    figures = {(cell["method"], cell["noise"]): cell for cell in told_again["table"]}
+    assert figures.keys() == TEST_ACCURACY["mnist"].keys()
+    first_cell, other_cell = (figures[method, "symmetric-40"] for method in ("ce", "sl"))
+    of_ce = [100 * record["accuracy"] for record in records if record["method"] == "ce"]
+    assert first_cell["paper"] == {"mean": 68.75, "deviation": 0.04}
+    assert first_cell["ours"] == pytest.approx({"mean": sum(of_ce) / 2, "deviation": abs(of_ce[0] - of_ce[1]) / 2**0.5})
+    assert (other_cell["paper"]["mean"], other_cell["ours"]) == (97.65, None)
     recovery = table("table2", *FEW)
     assert recovery.code == 0
     assert "recovery" in recovery.stdout.decode()
 
 
 def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = json.loads(table("table1", *FEW, "--out", tmp_path / "other", "--json").stdout)
+    undisturbed = trials_of(table("table1", *FEW, "--out", tmp_path / "other", "--json"))
     tested = []
 
     def interrupted(*arguments: object) -> float:
@@ -102,7 +117,7 @@ def test_a_stopped_table_goes_on(table: Table, tmp_path: Path, monkeypatch: pyte
     assert table("table1", *FEW).code == 130
     assert len(json.loads((tmp_path / "out" / "cells.json").read_text())) == 2
     monkeypatch.setattr(grid, "accuracy", accuracy)
-    found = json.loads(table("table1", *FEW, "--json").stdout)
+    found = trials_of(table("table1", *FEW, "--json"))
     assert [without_seconds(cell) for cell in found] == [without_seconds(cell) for cell in undisturbed]
     assert [cell["resumed"] for cell in found] == [False, False, True, False]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
@@ -123,7 +138,7 @@ def test_a_cell_that_is_stopped_before_its_test_is_not_trained_again(
     one = ["--methods", "selknn", "--noise", "symmetric-40", "--trials", "1", "--json"]
     stop_before_the_test(table, monkeypatch, *one)
     monkeypatch.setattr(grid, "clean", None)
-    (found,) = json.loads(table("table1", *one).stdout)
+    (found,) = trials_of(table("table1", *one))
     assert found["resumed"]
     assert 0 <= found["accuracy"] <= 1
 
@@ -136,7 +151,7 @@ def test_a_cell_that_was_stopped_under_other_settings_begins_anew_and_says_so(
     result = table("table1", *one, "--epochs", "2")
     assert "mnist-symmetric-40-ce-0 was stopped, and begins anew: " in result.stderr
     assert "epochs was 3, is 2" in result.stderr
-    (found,) = json.loads(result.stdout)
+    (found,) = trials_of(result)
     assert (found["resumed"], found["config"]["epochs"]) == (False, 2)
 
 
@@ -223,7 +238,7 @@ def test_a_cell_that_is_stopped_goes_on(table: Table, monkeypatch: pytest.Monkey
     monkeypatch.setattr(grid, "clean", stopped)
     assert table("table1", *one).code == 130
     monkeypatch.setattr(grid, "clean", noisyknn.clean)
-    (found,) = json.loads(table("table1", *one).stdout)
+    (found,) = trials_of(table("table1", *one))
     assert found["resumed"]
 
 
@@ -262,11 +277,11 @@ def test_two_processes_that_fill_one_folder_lose_no_cell(
     monkeypatch.setattr(grid, "clean", meanwhile)
     result = table("table1", *FEW, "--json")
     assert result.code == 0
-    assert [cell["cell"][-8:] for cell in json.loads(other[0].stdout)] == ["selknn-0", "-40-ce-1", "selknn-1"]
+    assert [cell["cell"][-8:] for cell in trials_of(other[0])] == ["selknn-0", "-40-ce-1", "selknn-1"]
     assert "mnist-symmetric-40-ce-0: another process runs it" in other[0].stderr
     assert "1 of 4 cells are not there yet: other processes run them" in other[0].stderr
     assert "not there yet" not in result.stderr
-    assert len(json.loads(result.stdout)) == 4
+    assert len(trials_of(result)) == 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", "cells.json", "cells.lock"]
 
 
@@ -294,7 +309,7 @@ def test_processes_of_other_settings_do_not_mix_their_trials(
 def test_a_class_that_noise_leaves_no_label_is_never_told_right(table: Table) -> None:
     """All of 2, 3 are called 7, 8: no network can learn these names."""
     few = ["--methods", "ce", "--noise", "asymmetric-100", "--trials", "1", "--json"]
-    (cell,) = json.loads(table("table1", *few).stdout)
+    (cell,) = trials_of(table("table1", *few))
     assert cell["accuracy"] < 0.9
 
 
@@ -325,7 +340,7 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
     )
     options = ["--methods", "ce", "--noise", "symmetric-0", "--trials", "1", "--epochs", "40", "--width", "1", "--json"]
     right, wrong = (
-        json.loads(table("table1", *options, "--out", tmp_path / name, "--test-labels", digits / name).stdout)
+        trials_of(table("table1", *options, "--out", tmp_path / name, "--test-labels", digits / name))
         for name in ("test.csv", "shifted.csv")
     )
     assert right[0]["accuracy"] > 0.85
@@ -439,7 +454,7 @@ def test_a_table_that_is_done_is_shown_where_nothing_can_be_written(table: Table
 def test_a_noise_has_one_name(table: Table) -> None:
     noises = ["symmetric-20", "symmetric-20.0", "symmetric-020", "symmetric-0.000001"]
     options = [f"--noise={noise}" for noise in noises]
-    cells = json.loads(table("table1", "--methods", "ce", *options, "--trials", "1", "--json").stdout)
+    cells = trials_of(table("table1", "--methods", "ce", *options, "--trials", "1", "--json"))
     assert [cell["noise"] for cell in cells] == ["symmetric-20", "symmetric-0.000001"]
 
 
@@ -508,13 +523,13 @@ def test_table_2_of_another_data_set_has_the_cells_of_table_1(table: Table, monk
 
 def test_a_method_that_is_named_twice_is_run_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "run_cells", lambda _, cells, *__: ([{"cell": cell.name} for cell in cells], {}))
-    assert len(json.loads(table("table1", *FEW, *FEW, "--json").stdout)) == 4
+    assert len(trials_of(table("table1", *FEW, *FEW, "--json"))) == 4
 
 
 def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
     few = ["--methods", "joint-optimization", "--methods", "pencil", "--trials", "1", "--json"]
     few += ["--noise", "asymmetric-20", "--noise", "symmetric-20"]
-    found = {(cell["noise"], cell["method"]): cell["config"] for cell in json.loads(table("table1", *few).stdout)}
+    found = {(cell["noise"], cell["method"]): cell["config"] for cell in trials_of(table("table1", *few))}
     assert found["asymmetric-20", "joint-optimization"]["entropy_weight"] == 0.4
     assert found["symmetric-20", "joint-optimization"]["entropy_weight"] == 0.8
     assert found["asymmetric-20", "pencil"]["label_rate"] == 4000
