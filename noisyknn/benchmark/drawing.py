@@ -1,14 +1,16 @@
 """Draws the paper's figures from their points, with matplotlib."""
 
 import importlib.util
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from noisyknn.errors import MachineError, one_line
+from noisyknn.errors import MachineError, first_ten, one_line
 from noisyknn.files import machine_error
+from noisyknn.observer import Observer
 
 WIDTH, HEIGHT = 7.0, 4.5
 """Inches."""
@@ -24,12 +26,12 @@ def check_matplotlib() -> None:
         raise MachineError("drawing needs matplotlib: pip install 'noisyknn[bench]'")
 
 
-def draw(name: str, points: pd.DataFrame, title: str, files: Iterable[Path]) -> None:
+def draw(name: str, points: pd.DataFrame, title: str, files: Iterable[Path], observer: Observer) -> None:
     """Draw ``fig2`` to ``fig6`` into `files`, of the formats that their endings say."""
     from matplotlib.figure import Figure
 
     if name == "fig2":
-        figure = _scatter(Figure, points)
+        figure = _scatter(Figure, points, observer)
     elif name == "fig5":
         figure = _panels(Figure, points)
     else:
@@ -37,10 +39,12 @@ def draw(name: str, points: pd.DataFrame, title: str, files: Iterable[Path]) -> 
         _lines(figure.add_subplot(), points)
     figure.suptitle(title, fontsize="medium")
     for file in files:
-        try:
-            figure.savefig(file, dpi=150)
-        except OSError as error:
-            raise machine_error(file, error) from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # told, once
+            try:
+                figure.savefig(file, dpi=150)
+            except OSError as error:
+                raise machine_error(file, error) from error
 
 
 def _lines(axes: Any, points: pd.DataFrame) -> None:
@@ -73,7 +77,7 @@ def _panels(figure_class: Any, points: pd.DataFrame) -> Any:
     return figure
 
 
-def _scatter(figure_class: Any, points: pd.DataFrame) -> Any:
+def _scatter(figure_class: Any, points: pd.DataFrame, observer: Observer) -> Any:
     """A panel per layer; a colour, and beyond ten classes a shape too, per class."""
     layers, classes = (list(dict.fromkeys(points[column])) for column in ("layer", "class"))
     figure = figure_class(figsize=(4 * len(layers) + 1.5, 4.3), layout="constrained")
@@ -91,9 +95,31 @@ def _scatter(figure_class: Any, points: pd.DataFrame) -> Any:
     legend = figure.axes[-1].legend(
         fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3, ncols=columns
     )
-    for text in legend.get_texts():  # a dollar in a name begins no formula
-        text.set_parse_math(False)
+    fonts, missing = _fonts("".join(map(_label, classes)))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a name begins no formula
+        text.set_fontfamily(fonts)
+    if missing:
+        observer.note(f"boxes stand for letters of class names that no font on this machine has: {first_ten(missing)}")
     return figure
+
+
+def _fonts(text: str) -> tuple[list[str], list[str]]:
+    """matplotlib's own font and, for letters that it lacks, others of this machine; and the letters that none has."""
+    from matplotlib import font_manager
+
+    fonts = ["DejaVu Sans"]
+    letters = set(map(ord, text)) - font_manager.get_font(font_manager.findfont(fonts[0])).get_charmap().keys()
+    for file in sorted(font_manager.findSystemFonts()) if letters else []:
+        try:
+            font = font_manager.get_font(file)
+        except (OSError, RuntimeError):  # damaged, or of a kind that matplotlib cannot draw
+            continue
+        if font.scalable and letters & font.get_charmap().keys():
+            font_manager.fontManager.addfont(file)  # it may be newer than matplotlib's list
+            fonts.append(font.family_name)
+            letters -= font.get_charmap().keys()
+    return fonts, list(map(chr, sorted(letters)))
 
 
 def _label(name: str) -> str:

@@ -91,7 +91,7 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
             with tempfile.TemporaryDirectory() as folder:  # so that there are all files or none
                 drawn = [Path(folder) / file.name for file in files]
                 write_table(points, drawn[0])
-                draw(name, points, f"{kind.subject}\n{_settings(study, noise, kind.uses)}", drawn[1:])
+                draw(name, points, f"{kind.subject}\n{_settings(study, noise, kind.uses)}", drawn[1:], observer)
                 check_outputs(outputs, [], overwrite=overwrite)  # some may have been made meanwhile
                 for source, file in zip(drawn, files, strict=True):
                     with atomic_file(file) as target:

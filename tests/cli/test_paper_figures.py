@@ -3,15 +3,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
 from noisyknn.benchmark import drawing
 from noisyknn.benchmark.figures import FIGURES
 from noisyknn.demo import write_digits
+from noisyknn.observer import Silent
 from tests.cli.conftest import Cli, Result
+from tests.small_data import Listening
 
 CUT = ["--preset", "mnist", "--rows", "400", "--epochs", "4", "--width", "0.25", "--precision", "fp32"]
 CUT += ["--noise", "symmetric-40"]
@@ -97,9 +101,33 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
     """A dollar begins no formula, an underscore hides no class."""
     names = ["$x^", "_hidden", "cost in $", "plain\x01"]
     points = pd.DataFrame({"layer": "head", "x": [0.0, 1, 2, 3], "y": [0.0, 1, 0, 1], "class": names})
-    drawing.draw("fig2", points, "title", [tmp_path / "fig2.svg"])
+    drawing.draw("fig2", points, "title", [tmp_path / "fig2.svg"], Silent())
     drawn = (tmp_path / "fig2.svg").read_text()
     assert all(f"<!-- {label} -->" in drawn for label in ("$x^", " _hidden", "cost in $", r"plain\x01"))
+
+
+def test_letters_that_no_usual_font_has_are_sought_in_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The first name's letter is in STIX, which comes with matplotlib; the second's is in no font that is given."""
+    stix = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf"
+    damaged = tmp_path / "a.ttf"
+    damaged.write_bytes(b"no font")
+    observer = Listening()
+
+    def drawn(*fonts: Path) -> tuple[bytes, list[str]]:
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(font) for font in fonts])
+        observer.notes.clear()
+        points = pd.DataFrame({"layer": "head", "x": [0.0, 1], "y": [0.0, 1], "class": ["\u1d81", "\u732b"]})
+        drawing.draw("fig2", points, "title", [tmp_path / "fig2.png"], observer)
+        return (tmp_path / "fig2.png").read_bytes(), list(observer.notes)
+
+    with_stix, told = drawn(damaged, stix)
+    assert told == ["boxes stand for letters of class names that no font on this machine has: \u732b"]
+    without, told = drawn(damaged)
+    assert told == ["boxes stand for letters of class names that no font on this machine has: \u1d81, \u732b"]
+    assert with_stix != without
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -108,7 +136,7 @@ def test_a_caption_is_not_wider_than_its_figure(tmp_path: Path, name: str) -> No
     longest = (
         "50,000 images, asymmetric 33.3333 %, preact_resnet56\n100 epochs, batches of 1024, symmetric cross-entropy"
     )
-    drawing.draw(name, points, f"{FIGURES[name].subject}\n{longest}, k = 1000", [tmp_path / f"{name}.png"])
+    drawing.draw(name, points, f"{FIGURES[name].subject}\n{longest}, k = 1000", [tmp_path / f"{name}.png"], Silent())
     with Image.open(tmp_path / f"{name}.png") as image:
         pixels = np.asarray(image.convert("L"))
     beside = np.concatenate([pixels[:70, :5], pixels[:70, -5:]])
