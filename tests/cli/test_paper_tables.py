@@ -522,7 +522,9 @@ def test_table_2_of_another_data_set_has_the_cells_of_table_1(table: Table, monk
 
 
 def test_a_method_that_is_named_twice_is_run_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "run_cells", lambda _, cells, *__: ([{**RECORD, "cell": cell.name} for cell in cells], {}))
+    monkeypatch.setattr(
+        grid, "run_cells", lambda _, cells, *__: ([{**RECORD, "cell": cell.name} for cell in cells], {})
+    )
     assert len(trials_of(table("table1", *FEW, *FEW, "--json"))) == 4
 
 
