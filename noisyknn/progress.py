@@ -50,7 +50,8 @@ class Progress:
             "seconds": round(time.monotonic() - self._since, 3),
         }
         self._since = time.monotonic()
-        told = f"{entry['references']:,} references, {entry['differ_from_given']:,} labels differ from the given ones"
+        what = "labels learnt" if "k" in self._config.unused() else "references"  # which are those that vote
+        told = f"{entry['references']:,} {what}, {entry['differ_from_given']:,} labels differ from the given ones"
         if self._truth is not None:
             entry["recovery"] = float((labels == self._truth)[self._truth >= 0].float().mean())
             told += f", recovery {entry['recovery']:.2%}"

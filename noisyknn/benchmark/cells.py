@@ -10,12 +10,13 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import filelock
 import pandas as pd
 
 from noisyknn.benchmark.paper import Figure, Figures, Metric
+from noisyknn.config import MethodName, make_config
 from noisyknn.data.table import write_table
 from noisyknn.errors import InputError, UsageError
 from noisyknn.files import make_folder, write_json
@@ -64,10 +65,12 @@ def means(records: Iterable[Mapping[str, Any]], metric: Metric) -> Figures:
 
 
 def describe(records: Iterable[Mapping[str, Any]]) -> str:
-    """What records were run with, in words, and which methods were so."""
+    """What records were run with, in words, and which methods were so; settings without effect are left out."""
     methods: dict[str, list[str]] = {}
     for record in records:
-        settings = [f"{name.replace('_', ' ')} {value}" for name, value in record["settings"].items()]
+        unused = make_config({"method": record["method"]}).unused()
+        used = {name: value for name, value in record["settings"].items() if name not in unused}
+        settings = [f"{name.replace('_', ' ')} {value}" for name, value in used.items()]
         with_these = methods.setdefault(", ".join([f"{record['rows']:,} rows", *settings]), [])
         if record["method"] not in with_these:
             with_these.append(record["method"])
@@ -169,6 +172,7 @@ def _is_record(value: Any) -> bool:
         return (
             value["cell"] == cell.name
             and re.fullmatch(r"[a-z0-9.-]+", cell.name) is not None
+            and cell.method in get_args(MethodName)
             and all(type(value[name]) is int for name in ("trial", "rows"))
             and 0 <= value["accuracy"] <= 1
             and (value["recovery"] is None or 0 <= value["recovery"] <= 1)

@@ -24,7 +24,7 @@ from noisyknn.config import make_config
 from noisyknn.data.images import some_unreadable
 from noisyknn.data.noise import inject
 from noisyknn.data.table import read_labels
-from noisyknn.errors import InputError, InterruptedRunError, MachineError, NoisyKnnError, UsageError, first_ten
+from noisyknn.errors import InputError, InterruptedRunError, MachineError, NoisyKnnError, UsageError, counted, first_ten
 from noisyknn.files import check_outputs
 from noisyknn.methods import METHODS
 from noisyknn.observer import Observer, Silent
@@ -72,7 +72,10 @@ def run_cells(
         if cell.name in done:
             _discard(out, cell)  # what a process that was killed has left
     failed: dict[str, NoisyKnnError] = {}
-    if left := [cell for cell in cells if cell.name not in done]:
+    left = [cell for cell in cells if cell.name not in done]
+    if len(left) < len(cells):
+        observer.note(f"{len(cells) - len(left)} of {counted(len(cells), 'cell', 'cells')} taken from {out}")
+    if left:
         tables = [Path(table.table.name) for table in (data.train, data.test)]
         check_outputs({f"--out ({file.name})": file for file in folder.files}, tables, overwrite=True)
         tests = HeldOut(data.test_images, data.test, out, observer)
@@ -93,7 +96,8 @@ def run_cells(
                 observer.note(f"{cell.name} failed: {error}")
             else:
                 folder.add({"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
-                observer.note(f"{cell.name}: accuracy {figures['accuracy']:.2%}, {figures['seconds']:.0f} s")
+                recovery = "" if figures["recovery"] is None else f"recovery {figures['recovery']:.2%}, "
+                observer.note(f"{cell.name}: accuracy {figures['accuracy']:.2%}, {recovery}{figures['seconds']:.0f} s")
                 _discard(out, cell)
     return [record for record in folder.read() if record["data_set"] == data.name], failed
 

@@ -293,7 +293,9 @@ def test_what_is_estimated_is_qualified_where_networks_have_seen_the_labels(clea
         "the networks of --method ce have seen the labels: noise may be under-estimated, "
         "and confidence is not calibrated\n"
     )
-    assert doubt in clean("--method", "ce", "--max-noise", 1).stderr
+    told = clean("--method", "ce", "--max-noise", 1).stderr
+    assert doubt in told
+    assert "episode 1 of 1: 48 labels learnt, " in told
     assert doubt in clean("--method", "ce", "--overwrite").stderr
     assert clean("--method", "ce", "--max-noise", 1, "--overwrite", "--quiet").stderr == ""
     assert "under-estimated" not in clean("--overwrite").stderr

@@ -70,9 +70,11 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
     told = first.stdout.decode()
     assert "68.75 ± 0.04" in told
     assert "97.79 ± 0.19" in told
-    cut = "batch size 50, k 5, width 0.25, precision fp32"
-    assert f"ours: ce, selknn: 300 rows, epochs 3, episodes 2, {cut}" in told
-    assert re.search(r"mnist-symmetric-40-selknn-1: accuracy \d+\.\d\d%, \d+ s", first.stderr)
+    cut = "width 0.25, precision fp32"
+    assert f"ours: ce: 300 rows, epochs 3, batch size 50, {cut}; selknn: " in told
+    assert f"; selknn: 300 rows, epochs 3, episodes 2, batch size 50, k 5, {cut}\n" in told
+    assert re.search(r"40-selknn-1: accuracy \d+\.\d\d%, recovery \d+\.\d\d%, \d+ s", first.stderr)
+    assert "taken from" not in first.stderr
     records = json.loads((tmp_path / "out" / "cells.json").read_text())
     cells = ["ce-0", "selknn-0", "ce-1", "selknn-1"]
     assert [record["cell"] for record in records] == [f"mnist-symmetric-40-{cell}" for cell in cells]
@@ -100,6 +102,7 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
     assert (other_cell["paper"]["mean"], other_cell["ours"]) == (97.65, None)
     recovery = table("table2", *FEW)
     assert recovery.code == 0
+    assert f"4 of 4 cells taken from {tmp_path / 'out'}\n" in recovery.stderr
     assert "recovery" in recovery.stdout.decode()
 
 
@@ -395,6 +398,7 @@ def test_what_cannot_be_run_is_told_first(
         json.dumps([RECORD | {"seconds": float("inf")}]),
         json.dumps([RECORD | {"accuracy": 9}]),
         json.dumps([RECORD | {"method": "[/blue]", "cell": "mnist-symmetric-20-[/blue]-0"}]),
+        json.dumps([RECORD | {"method": "vote", "cell": "mnist-symmetric-20-vote-0"}]),
         json.dumps([RECORD, RECORD]),
     ],
 )
