@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from noisyknn import runs
 from noisyknn.data.store import available_memory
 from noisyknn.neighbors.base import fastest_search
 from noisyknn.presets import DEFAULT_METHOD, auto_settings
@@ -17,8 +18,9 @@ GIB = 1 << 30
 
 
 def examine() -> dict[str, Any]:
-    """Processor, memory, GPUs, versions, and the choices of ``--preset auto`` for 20,000 colour images of 32 pixels."""
+    """Processor, memory, GPUs, versions and unfinished runs; what ``--preset auto`` chooses for 20,000 small images."""
     device = find_device("auto")
+    folder, kept, size = runs.unfinished()
     settings, _ = auto_settings(
         method=DEFAULT_METHOD, rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda"
     )
@@ -37,6 +39,7 @@ def examine() -> dict[str, Any]:
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },  # torch tells CPU and CUDA builds apart
+        "unfinished_runs": {"folder": str(folder), "count": kept, "gib": round(size / GIB, 1)},
         "choices": {
             "device": str(device),
             "precision": "bf16" if wants_bf16("auto", device) else "fp32",

@@ -145,6 +145,15 @@ def cached_run_dir(key: str) -> Path:
     return _cache() / key[:32]
 
 
+def unfinished() -> tuple[Path, int, int]:
+    """The folder of the user's cache for runs of no directory of their own, how many it keeps, and their bytes."""
+    folder, size = _cache(), 0
+    for file in folder.glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # a run that goes on meanwhile replaces its files
+            size += file.lstat().st_size
+    return folder, len(list(folder.glob(f"*/{_MANIFEST}"))), size
+
+
 def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None:
     """Raise UsageError for outputs (option to path) that lie in the run directory `path`, where the run owns all files.
 

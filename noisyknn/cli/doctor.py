@@ -1,4 +1,4 @@
-"""noisyknn doctor: what this machine offers, and what `clean` would choose on it."""
+"""noisyknn doctor: what this machine offers, what `clean` would choose on it, and what unfinished runs keep on it."""
 
 import json
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
-    """Show processor, memory, GPUs and libraries, and what clean would choose on them."""
+    """Show processor, memory, GPUs, libraries and unfinished runs, and what clean would choose on them."""
     from noisyknn.machine import examine
 
     report = examine()
@@ -28,6 +28,10 @@ def doctor(
     table.add_row("bf16 instructions", ", ".join(cpu["bf16_instructions"]) or "none: training takes fp32")
     table.add_row("memory", f"{report['memory_available_gib']} GiB available")
     table.add_row("GPU", "; ".join(map(_gpu, report["gpus"])) or "none that torch can use")
+    runs = report["unfinished_runs"]
+    table.add_row(
+        "unfinished runs", f"{runs['count']} in {runs['folder']}, {runs['gib']} GiB" if runs["count"] else "none"
+    )
     for name, version in report["versions"].items():
         table.add_row(name, version or "not installed")
     show_table(table)

@@ -40,6 +40,21 @@ def test_doctor_tells_what_the_machine_has_and_what_clean_would_choose(cli: Cli)
     assert choices["epochs"] >= 1
 
 
+def test_doctor_tells_what_unfinished_runs_keep(cli: Cli, cache: Path) -> None:
+    runs = cache / "noisyknn" / "runs"
+    report = json.loads(cli("doctor", "--json").stdout)
+    assert report["unfinished_runs"] == {"folder": str(runs), "count": 0, "gib": 0.0}
+    assert re.search(r"│ unfinished runs +│ none +│", cli("doctor").stdout.decode())
+    for name in ("one", "other"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "manifest.json").write_text("{")  # damaged ones take space, too
+    with (runs / "one" / "images.u8").open("wb") as images:
+        images.truncate(3 << 29)
+    report = json.loads(cli("doctor", "--json").stdout)
+    assert report["unfinished_runs"] == {"folder": str(runs), "count": 2, "gib": 1.5}
+    assert "│ 2 in " in cli("doctor").stdout.decode()
+
+
 def test_doctor_on_a_machine_without_gpu_bf16_and_faiss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
