@@ -20,7 +20,6 @@ GIB = 1 << 30
 def examine() -> dict[str, Any]:
     """Processor, memory, GPUs, versions and unfinished runs; what ``--preset auto`` chooses for 20,000 small images."""
     device = find_device("auto")
-    folder, kept, size = runs.unfinished()
     settings, _ = auto_settings(
         method=DEFAULT_METHOD, rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda"
     )
@@ -39,7 +38,7 @@ def examine() -> dict[str, Any]:
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },  # torch tells CPU and CUDA builds apart
-        "unfinished_runs": {"folder": str(folder), "count": kept, "gib": round(size / GIB, 1)},
+        "unfinished_runs": _unfinished_runs(),
         "choices": {
             "device": str(device),
             "precision": "bf16" if wants_bf16("auto", device) else "fp32",
@@ -52,6 +51,15 @@ def examine() -> dict[str, Any]:
 
 
 _PACKAGES = ("noisyknn", "torch", "torchvision", "faiss-cpu", "faiss-gpu", "pandas", "pyarrow", "pillow")
+
+
+def _unfinished_runs() -> dict[str, Any]:
+    """Where they are, how many and how large, or why that cannot be told."""
+    try:
+        count, size = runs.unfinished()
+    except OSError as error:
+        return {"folder": str(runs.cache()), "error": error.strerror}
+    return {"folder": str(runs.cache()), "count": count, "bytes": size}
 
 
 def _version(package: str) -> str | None:

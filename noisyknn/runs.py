@@ -142,16 +142,18 @@ def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bo
 
 def cached_run_dir(key: str) -> Path:
     """The folder in the user's cache for the run of that key."""
-    return _cache() / key[:32]
+    return cache() / key[:32]
 
 
-def unfinished() -> tuple[Path, int, int]:
-    """The folder of the user's cache for runs of no directory of their own, how many it keeps, and their bytes."""
-    folder, size = _cache(), 0
-    for file in folder.glob("*/*"):
-        with contextlib.suppress(FileNotFoundError):  # a run that goes on meanwhile replaces its files
-            size += file.lstat().st_size
-    return folder, len(list(folder.glob(f"*/{_MANIFEST}"))), size
+def unfinished() -> tuple[int, int]:
+    """How many runs the user's cache keeps, and their bytes; raises OSError where that cannot be read."""
+    count = size = 0
+    with contextlib.suppress(FileNotFoundError):  # there was no run yet
+        for run in filter(os.DirEntry.is_dir, os.scandir(cache())):
+            count += 1
+            with contextlib.suppress(FileNotFoundError):  # a run that goes on meanwhile replaces its files, and ends
+                size += sum(file.stat(follow_symlinks=False).st_size for file in os.scandir(run))
+    return count, size
 
 
 def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None:
@@ -159,13 +161,14 @@ def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None
 
     Without a path, in that of any run in the user's cache.
     """
-    folder = os.path.realpath(path or _cache())
+    folder = os.path.realpath(path or cache())
     for option, file in outputs.items():
         if file is not None and Path(os.path.realpath(file)).is_relative_to(folder):
             raise UsageError(f"{option} {file} lies in the run directory; write it elsewhere")
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where runs lie that have no directory of their own."""
     return platformdirs.user_cache_path("noisyknn") / "runs"
 
 

@@ -8,12 +8,16 @@ that ../results holds.
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +25,7 @@ import torch
 
 from noisyknn.benchmark.cells import CellFolder, describe, means
 from noisyknn.benchmark.paper import PRINTED, Figures, Metric
+from noisyknn.config import Config
 from noisyknn.errors import NoisyKnnError
 from noisyknn.files import write_json
 
@@ -30,6 +35,9 @@ from record import hardware, output  # noqa: E402  # no package: these are scrip
 
 RESULTS = EXAMPLES / "results"
 TABLES = Path(__file__).with_name("TABLES.md")
+SETTINGS = [field.name for field in dataclasses.fields(Config)]
+WHOLE = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "clothing1m": 1_000_000}
+"""Rows to train on of each data set."""
 TITLES: dict[Metric, str] = {"accuracy": "Test accuracy", "recovery": "Label recovery"}
 HEAD = """# Tables 1 to 3: the paper's figures and ours
 
@@ -62,10 +70,13 @@ def main() -> None:
         records = CellFolder(chosen.out).read()
     except NoisyKnnError as error:
         sys.exit(str(error))
+    if not records:
+        sys.exit(f"{chosen.out} has no cells yet")
     if len(data_sets := {record["data_set"] for record in records}) != 1:
         sys.exit(f"{chosen.out} has cells of {len(data_sets)} data sets; give each a folder of its own")
+    commands = _commands(script, records[0]["data_set"])
     for record in records:
-        if stranger := _stranger(record, script.read_text()):
+        if stranger := _stranger(record, commands):
             sys.exit(f"{record['cell']} was run with {stranger}, which {script.name} does not give")
     found = {metric: means(records, metric) for metric in get_args(Metric)}
     cells = []
@@ -106,13 +117,50 @@ def main() -> None:
     print(f"wrote {target} and {TABLES}")
 
 
-def _stranger(record: Mapping[str, Any], script: str) -> str | None:
-    """What a cell was run with that its script does not say, if anything."""
-    options = {f"--{name.replace('_', '-')}": value for name, value in record["settings"].items()}
-    if "--rows" in script:
-        options["--rows"] = record["rows"]
-    given = [f"{option} {value}" for option, value in options.items()]
-    return next((text for text in [record["data_set"], *given] if text not in script), None)
+def _stranger(record: Mapping[str, Any], commands: Iterable[argparse.Namespace]) -> str | None:
+    """What a cell was run with that none of its script's `commands` gives, if anything."""
+    data_set, method, noise = record["data_set"], record["method"], record["noise"]
+    for given in commands:
+        if (given.data_set or data_set) != data_set:
+            return f"--data-set {data_set}"
+        if method not in (given.methods or [method]):
+            continue
+        if noise not in (given.noise or [noise]):
+            return f"--noise {noise}"
+        if record["trial"] >= given.trials:
+            return f"trial {record['trial']}"
+        if record["rows"] != (given.rows or WHOLE[data_set]):
+            return f"--rows {record['rows']}"
+        theirs, own = {name: str(value) for name, value in record["settings"].items()}, given.settings
+        names = sorted(name for name in theirs.keys() | own.keys() if theirs.get(name) != own.get(name))
+        return next((f"--{name.replace('_', '-')} {theirs.get(name, 'as it is')}" for name in names), None)
+    return f"--methods {method}"
+
+
+def _commands(script: Path, data_set: str) -> list[argparse.Namespace]:
+    """What a script would run, as it tells a stand-in for noisyknn."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for option in ("--methods", "--noise"):
+        parser.add_argument(option, action="append")
+    parser.add_argument("--data-set")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--trials", type=int, default=3)
+    for name in SETTINGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS)
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder) / "noisyknn"
+        stand_in.write_text('#!/bin/sh\necho "$*"\n')
+        stand_in.chmod(0o755)
+        path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+        told = subprocess.run(  # whatever it takes: some take the data set
+            ["bash", script, *[data_set] * 3], env=os.environ | path, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+    commands = []
+    for line in told.splitlines():
+        given, _ = parser.parse_known_args(line.split())
+        given.settings = {name: value for name, value in vars(given).items() if name in SETTINGS}
+        commands.append(given)
+    return commands
 
 
 def markdown(added: Mapping[str, dict[str, Any]] | None = None) -> str:

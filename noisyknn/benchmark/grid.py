@@ -66,18 +66,19 @@ def run_cells(
     of_cells = {name: value for name, value in settings.items() if name != "device"}
     about = json.loads(json.dumps({"version": noisyknn.__version__, "data": data.digest(), "settings": of_cells}))
     folder.check(cells, about)
-    folder.repair()
     done = {record["cell"] for record in folder.read()}
+    left = [cell for cell in cells if cell.name not in done]
+    if left or os.access(out, os.W_OK):  # a table that is done is shown where nothing can be written, too
+        tables = [Path(table.table.name) for table in (data.train, data.test)]
+        check_outputs({f"--out ({file.name})": file for file in folder.files}, tables, overwrite=True)
+    folder.repair()
     for cell in cells:
         if cell.name in done:
             _discard(out, cell)  # what a process that was killed has left
     failed: dict[str, NoisyKnnError] = {}
-    left = [cell for cell in cells if cell.name not in done]
     if len(left) < len(cells):
         observer.note(f"{len(cells) - len(left)} of {counted(len(cells), 'cell', 'cells')} taken from {out}")
     if left:
-        tables = [Path(table.table.name) for table in (data.train, data.test)]
-        check_outputs({f"--out ({file.name})": file for file in folder.files}, tables, overwrite=True)
         tests = HeldOut(data.test_images, data.test, out, observer)
         _check_settings(data, left, settings, tests, observer)
     for cell in left:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from noisyknn.cli.common import DebugOption, show_table
+from noisyknn.errors import one_line
 
 
 def doctor(
@@ -28,10 +29,7 @@ def doctor(
     table.add_row("bf16 instructions", ", ".join(cpu["bf16_instructions"]) or "none: training takes fp32")
     table.add_row("memory", f"{report['memory_available_gib']} GiB available")
     table.add_row("GPU", "; ".join(map(_gpu, report["gpus"])) or "none that torch can use")
-    runs = report["unfinished_runs"]
-    table.add_row(
-        "unfinished runs", f"{runs['count']} in {runs['folder']}, {runs['gib']} GiB" if runs["count"] else "none"
-    )
+    table.add_row("unfinished runs", _unfinished_runs(**report["unfinished_runs"]))
     for name, version in report["versions"].items():
         table.add_row(name, version or "not installed")
     show_table(table)
@@ -39,6 +37,16 @@ def doctor(
     for name, choice in report["choices"].items():
         choices.add_row(name, str(choice))
     show_table(choices)
+
+
+def _unfinished_runs(folder: str, count: int = 0, bytes: int = 0, error: str | None = None) -> str:  # noqa: A002
+    from rich.filesize import decimal
+    from rich.markup import escape
+
+    where = escape(one_line(folder))
+    if error is not None:
+        return f"{where} cannot be read: {error}"
+    return f"{count} in {where}, {decimal(bytes)}" if count else f"none in {where}"
 
 
 def _gpu(gpu: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -40,19 +42,27 @@ def test_doctor_tells_what_the_machine_has_and_what_clean_would_choose(cli: Cli)
     assert choices["epochs"] >= 1
 
 
-def test_doctor_tells_what_unfinished_runs_keep(cli: Cli, cache: Path) -> None:
-    runs = cache / "noisyknn" / "runs"
-    report = json.loads(cli("doctor", "--json").stdout)
-    assert report["unfinished_runs"] == {"folder": str(runs), "count": 0, "gib": 0.0}
-    assert re.search(r"│ unfinished runs +│ none +│", cli("doctor").stdout.decode())
+def test_doctor_tells_what_unfinished_runs_keep(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> tuple[dict[str, Any], str]:
+        """In JSON, and in the table, in which a long path is broken."""
+        text = re.sub(r"[\s│]+", "", cli("doctor").stdout.decode())
+        found = re.search("unfinishedruns(.*)noisyknn0", text)
+        assert found is not None
+        return json.loads(cli("doctor", "--json").stdout)["unfinished_runs"], found[1]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "[/red]"))
+    runs = tmp_path / "[/red]" / "noisyknn" / "runs"
+    assert told() == ({"folder": str(runs), "count": 0, "bytes": 0}, f"nonein{runs}")
     for name in ("one", "other"):
         (runs / name).mkdir(parents=True)
         (runs / name / "manifest.json").write_text("{")  # damaged ones take space, too
+    (runs / "stray").touch()
     with (runs / "one" / "images.u8").open("wb") as images:
-        images.truncate(3 << 29)
-    report = json.loads(cli("doctor", "--json").stdout)
-    assert report["unfinished_runs"] == {"folder": str(runs), "count": 2, "gib": 1.5}
-    assert "│ 2 in " in cli("doctor").stdout.decode()
+        images.truncate(1_500_000_000)
+    assert told() == ({"folder": str(runs), "count": 2, "bytes": 1_500_000_002}, f"2in{runs},1.5GB")
+    shutil.rmtree(runs)
+    runs.touch()
+    assert told() == ({"folder": str(runs), "error": "Not a directory"}, f"{runs}cannotberead:Notadirectory")
 
 
 def test_doctor_on_a_machine_without_gpu_bf16_and_faiss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

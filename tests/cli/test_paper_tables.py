@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 import struct
@@ -219,6 +220,20 @@ def test_an_input_is_not_taken_for_an_output(table: Table, digits: Path, tmp_pat
     (tmp_path / "out" / "cells.json").write_text("[]")
     labels = shutil.copyfile(digits / "train.csv", tmp_path / "out" / "cells.csv")
     refused = table("table1", "--labels", labels, *FEW)
+    assert refused.code == 2
+    assert "is also an input" in refused.stderr
+    assert labels.read_bytes() == (digits / "train.csv").read_bytes()
+
+
+def test_an_input_is_not_taken_for_an_output_of_a_table_that_is_done(
+    table: Table, digits: Path, tmp_path: Path
+) -> None:
+    labels, few = shutil.copyfile(digits / "train.csv", tmp_path / "train.csv"), FEW[:2] + FEW[4:6] + ["--trials", "1"]
+    assert table("table1", *few).code == 0
+    (tmp_path / "out" / "cells.csv").unlink()
+    (tmp_path / "out" / "cells.csv").symlink_to(labels)
+    os.utime(labels, (0, 0))  # older than cells.json, as where writing it was cut off
+    refused = table("table1", "--labels", labels, *few)
     assert refused.code == 2
     assert "is also an input" in refused.stderr
     assert labels.read_bytes() == (digits / "train.csv").read_bytes()
