@@ -175,7 +175,9 @@ class Config:
                 "give more episodes or fewer folds, or another --method"
             )
         if self.method == "pencil" and self.epochs < 3:
-            raise UsageError(f"--epochs {self.epochs} is too few for --method pencil, which has three stages")
+            raise UsageError(
+                f"--epochs {self.epochs} is too few for --method pencil, which has three stages; give 3 or more"
+            )
         if self.loss == "sce" and self.alpha == self.beta == 0:
             raise UsageError("--alpha 0 and --beta 0 leave nothing to learn from; give one of them a weight")
 

@@ -104,7 +104,12 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
 
 def table3(
     root: Annotated[
-        Path, typer.Option("--clothing1m", help="Folder of Clothing1M as it is published: images/ and its lists.")
+        Path,
+        typer.Option(
+            "--clothing1m",
+            help="Folder of Clothing1M as it is published: images/, category_names_eng.txt, noisy_label_kv.txt, "
+            "clean_label_kv.txt, noisy_train_key_list.txt, clean_test_key_list.txt.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder that keeps the cells; those that it has are not run again.")],
     methods: Annotated[
@@ -115,7 +120,11 @@ def table3(
     rows: Annotated[int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")] = None,
     backbone: Annotated[str | None, typer.Option(help="A backbone that clean knows.", show_default="resnet50")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A .safetensors file to start from.", show_default="torchvision's of ImageNet")
+        str | None,
+        typer.Option(
+            help="A .safetensors file to start from, as clean --save-model writes it.",
+            show_default="torchvision's of ImageNet",
+        ),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels that the network sees.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
