@@ -144,7 +144,7 @@ def _commands(script: Path, data_set: str) -> list[argparse.Namespace]:
         parser.add_argument(option, action="append")
     parser.add_argument("--data-set")
     parser.add_argument("--rows", type=int)
-    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--trials", type=int, required=True)
     for name in SETTINGS:
         parser.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS)
     with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ def doctor(
     table.add_row("bf16 instructions", ", ".join(cpu["bf16_instructions"]) or "none: training takes fp32")
     table.add_row("memory", f"{report['memory_available_gib']} GiB available")
     table.add_row("GPU", "; ".join(map(_gpu, report["gpus"])) or "none that torch can use")
-    table.add_row("unfinished runs", _unfinished_runs(**report["unfinished_runs"]))
+    table.add_row("unfinished runs", _unfinished_runs(report["unfinished_runs"]))
     for name, version in report["versions"].items():
         table.add_row(name, version or "not installed")
     show_table(table)
@@ -39,14 +39,14 @@ def doctor(
     show_table(choices)
 
 
-def _unfinished_runs(folder: str, count: int = 0, bytes: int = 0, error: str | None = None) -> str:  # noqa: A002
+def _unfinished_runs(found: dict[str, Any]) -> str:
     from rich.filesize import decimal
     from rich.markup import escape
 
-    where = escape(one_line(folder))
-    if error is not None:
-        return f"{where} cannot be read: {error}"
-    return f"{count} in {where}, {decimal(bytes)}" if count else f"none in {where}"
+    where = escape(one_line(found["folder"]))
+    if "error" in found:
+        return f"{where} cannot be read: {found['error']}"
+    return f"{found['count']} in {where}, {decimal(found['bytes'])}" if found["count"] else f"none in {where}"
 
 
 def _gpu(gpu: dict[str, Any]) -> str:

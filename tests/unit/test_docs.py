@@ -114,8 +114,10 @@ def test_cells_of_another_script_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
     whole = keep._commands(scripts / "table1.sh", "mnist")
     assert keep._stranger(record | {"rows": 60_000, "settings": {}, "trial": 9}, whole) is None
     assert keep._stranger(record | {"rows": 200, "settings": {}}, whole) == "--rows 200"
-    assert keep._stranger(record | {"data_set": "clothing1m", "rows": 10**6, "settings": {}, "trial": 0},
-                          keep._commands(scripts / "table3.sh", "clothing1m")) is None  # fmt: skip
+    clothing = record | {"data_set": "clothing1m", "rows": 10**6, "settings": {}, "trial": 0}
+    recipe = keep._commands(scripts / "table3.sh", "clothing1m")
+    assert keep._stranger(clothing, recipe) is None
+    assert keep._stranger(clothing | {"trial": 1}, recipe) == "trial 1"
 
 
 def test_the_readme_has_the_figures_of_the_results() -> None:
