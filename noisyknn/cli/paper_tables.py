@@ -58,6 +58,9 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
         batch_size: Annotated[int | None, typer.Option(help="Images per step of training.")] = None,
         k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
+        image_size: Annotated[
+            int | None, typer.Option(help="Height and width in pixels that the network sees.")
+        ] = None,
         width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
         precision: Annotated[
@@ -81,7 +84,7 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         if download and torchvision is None:
             raise UsageError("--download goes with --torchvision")
         options: dict[str, object] = {"epochs": epochs, "episodes": episodes, "batch_size": batch_size, "k": k}
-        options |= {"width": width, "device": device, "precision": precision}
+        options |= {"image_size": image_size, "width": width, "device": device, "precision": precision}
         settings = {name: value for name, value in options.items() if value is not None}
         with Terminal(quiet=quiet) as observer:
             if torchvision is not None:

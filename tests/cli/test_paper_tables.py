@@ -27,7 +27,8 @@ from tests.cli.conftest import Cli, Result
 from tests.small_data import draw
 
 TRAIN, TEST = 300, 100
-CUT = ["--epochs", "3", "--episodes", "2", "--batch-size", "50", "--k", "5", "--width", "0.25", "--precision", "fp32"]
+CUT = ["--epochs", "3", "--episodes", "2", "--batch-size", "50", "--k", "5", "--image-size", "20", "--width", "0.25"]
+CUT += ["--precision", "fp32"]
 FEW = ["--methods", "ce", "--methods", "selknn", "--noise", "symmetric-40", "--trials", "2"]
 RECORD = {
     "cell": "mnist-symmetric-20-ce-0", "data_set": "mnist", "noise": "symmetric-20", "method": "ce", "trial": 0,
@@ -71,7 +72,7 @@ def test_cells_are_run_once_and_shown_beside_the_papers(
     told = first.stdout.decode()
     assert "68.75 ± 0.04" in told
     assert "97.79 ± 0.19" in told
-    cut = "width 0.25, precision fp32"
+    cut = "image size 20, width 0.25, precision fp32"
     assert f"ours: ce: 300 rows, epochs 3, batch size 50, {cut}; selknn: " in told
     assert f"; selknn: 300 rows, epochs 3, episodes 2, batch size 50, k 5, {cut}\n" in told
     assert re.search(r"40-selknn-1: accuracy \d+\.\d\d%, recovery \d+\.\d\d%, \d+ s", first.stderr)
@@ -356,7 +357,8 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
     pd.read_csv(digits / "test.csv").assign(clean_label=lambda frame: (frame["clean_label"] + 1) % 10).to_csv(
         digits / "shifted.csv", index=False
     )
-    options = ["--methods", "ce", "--noise", "symmetric-0", "--trials", "1", "--epochs", "40", "--width", "1", "--json"]
+    options = ["--methods", "ce", "--noise", "symmetric-0", "--trials", "1", "--epochs", "40", "--json"]
+    options += ["--image-size", "28", "--width", "1"]
     right, wrong = (
         trials_of(table("table1", *options, "--out", tmp_path / name, "--test-labels", digits / name))
         for name in ("test.csv", "shifted.csv")

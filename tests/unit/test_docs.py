@@ -98,7 +98,7 @@ def test_cells_of_another_script_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
     keep = importlib.import_module("keep")
     record: dict[str, Any] = {
         "data_set": "mnist", "noise": "symmetric-40", "method": "pencil", "trial": 2, "rows": 10_000,
-        "settings": {"epochs": 30, "batch_size": 32},
+        "settings": {"epochs": 30, "batch_size": 32, "image_size": 20},
     }  # fmt: skip
     small = keep._commands(scripts / "table1_small.sh", "mnist")
     assert keep._stranger(record, small) is None
@@ -107,8 +107,9 @@ def test_cells_of_another_script_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
     assert keep._stranger(record | {"noise": "symmetric-50"}, small) == "--noise symmetric-50"
     assert keep._stranger(record | {"method": "deep-knn"}, small) == "--methods deep-knn"
     assert keep._stranger(record | {"method": "selknn"}, small) == "--episodes as it is"
-    assert keep._stranger(record | {"settings": {"epochs": 3, "batch_size": 32}}, small) == "--epochs 3"
-    assert keep._stranger(record | {"settings": {"epochs": 30}}, small) == "--batch-size as it is"
+    assert keep._stranger(record | {"settings": record["settings"] | {"epochs": 3}}, small) == "--epochs 3"
+    assert keep._stranger(record | {"settings": {"epochs": 30, "image_size": 20}}, small) == "--batch-size as it is"
+    assert keep._stranger(record | {"settings": {"epochs": 30, "batch_size": 32}}, small) == "--image-size as it is"
     assert keep._stranger(record | {"settings": record["settings"] | {"k": 5}}, small) == "--k 5"
     assert keep._stranger(record | {"data_set": "cifar10"}, small) == "--data-set cifar10"
     whole = keep._commands(scripts / "table1.sh", "mnist")
