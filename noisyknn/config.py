@@ -164,7 +164,10 @@ class Config:
                     limits = " to ".join(f"{limit:.12g}" for limit in (low, high))
                     raise UsageError(f"{_option(name)} {number} is out of range ({limits})")
         if self.store_size is not None and self.store_size < self.image_size:
-            raise UsageError(f"--store-size {self.store_size} is smaller than --image-size {self.image_size}")
+            raise UsageError(
+                f"--image-size {self.image_size} is larger than the setting store_size, {self.store_size}: give "
+                f"{self.store_size} or less, or a larger store_size by --config of clean"
+            )
         if self.method == "crossfit" and self.episodes < 2:
             raise UsageError(
                 "--episodes 1 is too few for crossfit, which judges a part of the images in each; give 2 or more"

@@ -156,21 +156,18 @@ def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -
     counts = np.bincount(given[given >= 0])
     if "k" in config.unused():
         return
-    cure = "give a smaller --k"
     if config.method == "crossfit":
         voters = int(counts.sum()) * (config.folds - 1) // config.folds
-        cure += " or more --folds"
     elif config.method != "selknn":
         voters = int(counts.sum())
     elif config.references_per_class is not None:
         voters = int(counts.clip(max=config.references_per_class).sum())
     else:
         voters = int(np.rint(config.reference_start * counts).clip(min=1).sum())
-        cure += " or a larger --reference-start"
     if voters <= config.k:
         raise InputError(
             f"{table.table.name}: too few rows for {config.k} neighbours: of {counts.sum()} {which}rows with a label, "
-            f"{voters} vote in the first episode; {cure}"
+            f"{voters} vote in the first episode; give a smaller --k"
         )
 
 

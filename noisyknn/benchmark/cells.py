@@ -68,13 +68,17 @@ def describe(records: Iterable[Mapping[str, Any]]) -> str:
     """What records were run with, in words, and which methods were so; settings without effect are left out."""
     methods: dict[str, list[str]] = {}
     for record in records:
-        unused = make_config({"method": record["method"]}).unused()
-        used = {name: value for name, value in record["settings"].items() if name not in unused}
-        settings = [f"{name.replace('_', ' ')} {value}" for name, value in used.items()]
+        settings = [f"{name.replace('_', ' ')} {value}" for name, value in _used(record)["settings"].items()]
         with_these = methods.setdefault(", ".join([f"{record['rows']:,} rows", *settings]), [])
         if record["method"] not in with_these:
             with_these.append(record["method"])
     return "; ".join(f"{', '.join(names)}: {settings}" for settings, names in methods.items())
+
+
+def _used(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, of whose settings only those that its method uses."""
+    unused = make_config({"method": record["method"]}).unused()
+    return {**record, "settings": {name: v for name, v in record["settings"].items() if name not in unused}}
 
 
 class CellFolder:
@@ -152,9 +156,9 @@ class CellFolder:
         write_table(pd.DataFrame(flat), self._csv)
 
     def _alike(self, records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """The records; raises UsageError where trials of one cell differ in more than their seeds."""
+        """The records; raises UsageError where trials of a cell differ in more than seeds and settings of no effect."""
         first: dict[tuple[str, ...], Mapping[str, Any]] = {}
-        for record in records:
+        for record in map(_used, records):
             place = record["data_set"], record["noise"], record["method"]
             known = first.setdefault(place, record)
             if differing := [name for name in _ABOUT if record[name] != known[name]]:

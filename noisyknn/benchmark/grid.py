@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -200,6 +201,11 @@ def _noisy(data: DataSet, cell: Cell) -> tuple[pd.DataFrame, float | None]:
     given = table.given_labels
     if known:
         given = inject(given, noise_rows(cell.noise, data.name, table.classes), cell.trial)
+        if (lonely := np.bincount(given[given >= 0], minlength=len(table.classes)) == 1).any():
+            raise InputError(
+                f"{table.table.name}: the noise leaves a single row of the classes "
+                f"{first_ten([table.classes[c] for c in np.flatnonzero(lonely)])}; give more rows"
+            )
     frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(given).array})
     frame.attrs["name"] = table.table.name  # in messages
     if not known:

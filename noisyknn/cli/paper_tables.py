@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from noisyknn.benchmark.cells import Cell
     from noisyknn.benchmark.paper import Figures, Metric
 
+THEIRS = "the preset's"
+
 
 def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
     """The command of the table that shows `metric`."""
@@ -54,14 +56,22 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         rows: Annotated[
             int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")
         ] = None,
-        epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
-        episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
-        batch_size: Annotated[int | None, typer.Option(help="Images per step of training.")] = None,
-        k: Annotated[int | None, typer.Option(help="Neighbours that vote.")] = None,
-        image_size: Annotated[
-            int | None, typer.Option(help="Height and width in pixels that the network sees.")
+        epochs: Annotated[
+            int | None, typer.Option(help="Passes over the images in each episode.", show_default=THEIRS)
         ] = None,
-        width: Annotated[float | None, typer.Option(help="Factor on the channels of the backbone.")] = None,
+        episodes: Annotated[
+            int | None, typer.Option(help="Rounds of training and correcting.", show_default=THEIRS)
+        ] = None,
+        batch_size: Annotated[
+            int | None, typer.Option(help="Images per step of training.", show_default=THEIRS)
+        ] = None,
+        k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default=THEIRS)] = None,
+        image_size: Annotated[
+            int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=THEIRS)
+        ] = None,
+        width: Annotated[
+            float | None, typer.Option(help="Factor on the channels of the backbone.", show_default=THEIRS)
+        ] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
         precision: Annotated[
             Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.")
@@ -129,10 +139,16 @@ def table3(
             show_default="torchvision's of ImageNet",
         ),
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels that the network sees.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images in each episode.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Rounds of training and correcting.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step of training.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=THEIRS)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images in each episode.", show_default=THEIRS)
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Rounds of training and correcting.", show_default=THEIRS)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step of training.", show_default=THEIRS)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the method's")] = None,
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default="500")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,

@@ -107,9 +107,9 @@ def test_what_is_wrong_with_standard_input(refused: Refused) -> None:
         (["--truth-column", "truth"], ["no column 'truth' (--truth-column)"]),
         (
             ["--k", 24],
-            ["too few rows for 24 neighbours", "48 rows with a label, 24 vote", "smaller --k or more --folds"],
+            ["too few rows for 24 neighbours", "48 rows with a label, 24 vote", "give a smaller --k"],
         ),
-        (["--k", 47, "--method", "selknn"], ["too few rows for 47 neighbours", "or a larger --reference-start"]),
+        (["--k", 47, "--method", "selknn"], ["too few rows for 47 neighbours", "give a smaller --k"]),
         (["--k", 48, "--method", "iterknn"], ["of 48 rows with a label, 48 vote", "give a smaller --k"]),
         (["--weights", "none.safetensors"], ["none.safetensors: no such file (--weights takes"]),
     ],

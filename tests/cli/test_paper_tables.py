@@ -346,6 +346,9 @@ def test_cells_of_other_settings_are_not_mixed(table: Table, digits: Path) -> No
     other_trials = table("table1", *few, "--trials", "2", "--epochs", "2")
     assert other_trials.code == 2
     assert table("table1", *few, "--device", "cpu").code == 0  # whatever it is, it is the same cell
+    unused = table("table1", *few, "--k", "7", "--episodes", "9")  # by ce
+    assert unused.code == 0
+    assert "1 of 1 cell taken from" in unused.stderr
     shown = table("table1", "--methods", "sl", "--noise", "symmetric-20", "--trials", "1", "--epochs", "2")
     assert shown.code == 0  # another cell may have other settings, and all of them are shown
     assert "symmetric-20" in shown.stdout.decode()
@@ -377,6 +380,7 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(table: Table, 
         (["--noise", "symmetric-200"], 2, "--noise symmetric-200: more than 100 per cent"),
         (["--label-column", "truth"], 3, "has no column 'truth'"),
         (["--rows", "5"], 3, "has classes that no row to train on has"),
+        (["--rows", "20", "--noise", "symmetric-90"], 3, r"the noise leaves a single row of the classes \d"),
         (["--test-labels", "nowhere.csv"], 3, "nowhere.csv: no such file"),
         (["--noise", "as-given"], 2, "is not of the form symmetric-40"),
         (["--download"], 2, "--download goes with --torchvision"),

@@ -117,7 +117,7 @@ def test_values_take_the_type_of_their_field(name: str, value: object, stored: o
         ("label_smoothing", 0.95, "--label-smoothing 0.95 is out of range"),
         ("log_zero", 1, "--log-zero 1.0 is out of range"),
         ("references_per_class", 0, "--references-per-class 0 is out of range"),
-        ("store_size", 31, "--store-size 31 is smaller than --image-size 32"),
+        ("store_size", 31, "--image-size 32 is larger than the setting store_size, 31"),
     ],
 )
 def test_a_wrong_value_names_the_option_and_what_it_must_be(name: str, value: object, message: str) -> None:
