@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from noisyknn.benchmark.paper import Figures, Metric
 
 THEIRS = "the preset's"
+EpochsOption = Annotated[int | None, typer.Option(help="Passes over the images in each episode.", show_default=THEIRS)]
+EpisodesOption = Annotated[int | None, typer.Option(help="Rounds of training and correcting.", show_default=THEIRS)]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step of training.", show_default=THEIRS)]
+ImageSizeOption = Annotated[
+    int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=THEIRS)
+]
 
 
 def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
@@ -56,19 +62,11 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         rows: Annotated[
             int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")
         ] = None,
-        epochs: Annotated[
-            int | None, typer.Option(help="Passes over the images in each episode.", show_default=THEIRS)
-        ] = None,
-        episodes: Annotated[
-            int | None, typer.Option(help="Rounds of training and correcting.", show_default=THEIRS)
-        ] = None,
-        batch_size: Annotated[
-            int | None, typer.Option(help="Images per step of training.", show_default=THEIRS)
-        ] = None,
+        epochs: EpochsOption = None,
+        episodes: EpisodesOption = None,
+        batch_size: BatchSizeOption = None,
         k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default=THEIRS)] = None,
-        image_size: Annotated[
-            int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=THEIRS)
-        ] = None,
+        image_size: ImageSizeOption = None,
         width: Annotated[
             float | None, typer.Option(help="Factor on the channels of the backbone.", show_default=THEIRS)
         ] = None,
@@ -139,16 +137,10 @@ def table3(
             show_default="torchvision's of ImageNet",
         ),
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=THEIRS)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images in each episode.", show_default=THEIRS)
-    ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(help="Rounds of training and correcting.", show_default=THEIRS)
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step of training.", show_default=THEIRS)] = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = None,
+    episodes: EpisodesOption = None,
+    batch_size: BatchSizeOption = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the method's")] = None,
     k: Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default="500")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
