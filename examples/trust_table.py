@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """What noisyknn does to labels that are right, a little wrong and very wrong, beside simple rules on the same run.
 
-    trust_table.py --cifar10 FOLDER --mnist FOLDER [--seeds 0 1 2] [--only NAME …]
+    trust_table.py DATA=FOLDER … [--seeds 0 1 2] [--only NAME …]
 
-A FOLDER has ``images/`` and ``labels.csv`` with the columns path and clean_label; CIFAR-10's also aggre_label and
-random1_label (CIFAR-10N, Wei et al. 2022). Each row of the table is one whole-process run of ``noisyknn clean`` with
-default options; nothing should run beside it where its seconds are to count. Results are kept in results/trust.json as
-they come; what is there is not run again. Needs cleanlab: pip install 'noisyknn[bench]'.
+DATA is cifar10, mnist, digits, caltech, signs or trashnet. A FOLDER has ``images/`` and ``labels.csv`` with the columns
+path and clean_label (label in caltech and signs); CIFAR-10's also aggre_label and random1_label (CIFAR-10N, Wei et al.
+2022). Each row of the table is one whole-process run of ``noisyknn clean`` with default options. Its seconds count only
+where nothing runs beside it. Results are kept in results/trust.json as they come; what is there is not run again. Needs
+cleanlab: pip install 'noisyknn[bench]'.
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import platform
@@ -18,42 +20,86 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from record import hardware, output
 
 NOISYKNN = Path(sys.executable).with_name("noisyknn")
 TABLE = Path(__file__).parent / "results" / "trust.json"
 SYMMETRIC, ASYMMETRIC = ["--noise", "symmetric"], ["--noise", "asymmetric", "--map", "cifar10"]
-CASES: dict[str, tuple[str, str | list[str]]] = {
-    "cifar10 clean": ("cifar10", "clean_label"),
-    "cifar10 symmetric 5 %": ("cifar10", [*SYMMETRIC, "--rate", "0.05"]),
-    "cifar10 people, aggregate": ("cifar10", "aggre_label"),
-    "cifar10 people, random1": ("cifar10", "random1_label"),
-    "cifar10 symmetric 40 %": ("cifar10", [*SYMMETRIC, "--rate", "0.4"]),
-    "cifar10 asymmetric 40 %": ("cifar10", [*ASYMMETRIC, "--rate", "0.4"]),
-    "mnist clean": ("mnist", "clean_label"),
-    "mnist symmetric 40 %": ("mnist", [*SYMMETRIC, "--rate", "0.4"]),
+TRUTH = {"caltech": "label", "signs": "label"}
+"""The column of the right labels, where it is not clean_label."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table."""
+
+    data: str
+    labels: str | list[str] = "clean"
+    """Where the given labels come from: the truth, a column, or the options of inject-noise."""
+    classes: int | None = None
+    """How many classes are taken, at random by the seed; all if not given."""
+    rows: int | None = None
+    """How many rows of each class are taken, the first ones; all if not given."""
+
+
+def noisy(rate: float) -> list[str]:
+    """Options of inject-noise for symmetric noise."""
+    return [*SYMMETRIC, "--rate", str(rate)]
+
+
+SUBSETS = {
+    "caltech, 59 classes": Case("caltech"),
+    "caltech, 20 classes": Case("caltech", classes=20),
+    "caltech, 5 classes": Case("caltech", classes=5),
+    "hand signs": Case("signs"),
+    "trashnet": Case("trashnet"),
+    "digits": Case("digits"),
+    "digits, 30 rows a class": Case("digits", rows=30),
+    "cifar10, 30 rows a class": Case("cifar10", rows=30),
+    "cifar10, 100 rows a class": Case("cifar10", rows=100),
+    "cifar10, 2 classes of 100 rows": Case("cifar10", classes=2, rows=100),
 }
-"""Name, and where the given labels come from: a column, or the options of inject-noise."""
+"""Other sets than those that the method was tuned on: of many classes, of photographs, of few rows."""
+CASES = {
+    "cifar10 clean": Case("cifar10"),
+    "cifar10 symmetric 5 %": Case("cifar10", noisy(0.05)),
+    "cifar10 people, aggregate": Case("cifar10", "aggre_label"),
+    "cifar10 people, random1": Case("cifar10", "random1_label"),
+    "cifar10 symmetric 40 %": Case("cifar10", noisy(0.4)),
+    "cifar10 symmetric 60 %": Case("cifar10", noisy(0.6)),
+    "cifar10 symmetric 80 %": Case("cifar10", noisy(0.8)),
+    "cifar10 asymmetric 40 %": Case("cifar10", [*ASYMMETRIC, "--rate", "0.4"]),
+    "mnist clean": Case("mnist"),
+    "mnist symmetric 40 %": Case("mnist", noisy(0.4)),
+    "mnist symmetric 80 %": Case("mnist", noisy(0.8)),
+    **{
+        name + suffix: dataclasses.replace(case, labels=labels)
+        for name, case in SUBSETS.items()
+        for suffix, labels in ((" clean", "clean"), (" symmetric 10 %", noisy(0.1)), (" symmetric 40 %", noisy(0.4)))
+    },
+}
 
 
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", type=Path)
-    parser.add_argument("--mnist", type=Path)
+    parser.add_argument("folders", nargs="*", metavar="DATA=FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     chosen = parser.parse_args()
-    folders = {"cifar10": chosen.cifar10, "mnist": chosen.mnist}
+    folders = dict(folder.split("=", 1) for folder in chosen.folders)
     for seed in chosen.seeds:
         for name in chosen.only:
-            data, source = CASES[name]
+            case = CASES[name]
             done = any(record["case"] == name and record["seed"] == seed for record in measured())
-            if folders[data] is not None and not done:
-                record = {"case": name, "seed": seed, **measure(folders[data], source, seed)}
+            if case.data in folders and not done:
+                record = {"case": name, "seed": seed, **measure(Path(folders[case.data]), case, seed)}
                 # Read again: another process may have measured other rows meanwhile.
                 TABLE.write_text(json.dumps([*measured(), record], indent=1) + "\n")
     show(measured())
@@ -65,27 +111,24 @@ def measured() -> list[dict]:
     return sorted(records, key=lambda record: (list(CASES).index(record["case"]), record["seed"]))
 
 
-def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]:
+def measure(data: Path, case: Case, seed: int) -> dict[str, object]:
     """Figures of one run on the images of `data`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        table, fixed, probabilities = data / "labels.csv", folder / "fixed.parquet", folder / "p.parquet"
+        table, fixed, probabilities = folder / "labels.csv", folder / "fixed.parquet", folder / "p.parquet"
         commands: list[list[object]] = []  # as they would be given where the data lie
-        summary, column, truth = folder / "summary.json", "clean_label", "clean_label"
-        if isinstance(source, list):
-            table, column = folder / "noisy.csv", "noisy_label"
-            labels = ["--labels", data / "labels.csv", "--label-column", "clean_label", "--out", table]
-            run("inject-noise", *labels, *source, "--seed", seed, "--quiet")
-            shown = ["--labels", "labels.csv", "--label-column", "clean_label", "--out", table.name]
-            commands.append(["inject-noise", *shown, *source, "--seed", seed])
-        elif source == truth:  # the truth as it is given: a column of its own for each
-            table, column = folder / "clean.csv", "given_label"
-            header, *lines = (data / "labels.csv").read_text().splitlines()
-            place = [name.strip('"') for name in header.split(",")].index(truth)
-            copied = [f"{header},{column}", *(f"{line},{line.split(',')[place]}" for line in lines)]
-            table.write_text("\n".join(copied) + "\n")
-        else:
-            column = source
+        summary, column, truth = folder / "summary.json", "given_label", "clean_label"
+        rows = taken(pd.read_csv(data / "labels.csv").rename(columns={TRUTH.get(case.data, truth): truth}), case, seed)
+        rows.assign(given_label=rows[truth]).to_csv(table, index=False)
+        if isinstance(case.labels, list):
+            column, wrong = "noisy_label", folder / "noisy.csv"
+            labels = ["--labels", table, "--label-column", truth, "--out", wrong]
+            run("inject-noise", *labels, *case.labels, "--seed", seed, "--quiet")
+            shown = ["--labels", table.name, "--label-column", truth, "--out", wrong.name]
+            commands.append(["inject-noise", *shown, *case.labels, "--seed", seed])
+            table = wrong
+        elif case.labels != "clean":
+            column = case.labels
         options = ["--images", data / "images", "--labels", table, "--label-column", column, "--seed", seed]
         shown = ["--images", "images", "--labels", table.name, "--label-column", column, "--seed", seed]
         commands.append(["clean", *shown, "--out", fixed.name])
@@ -112,6 +155,14 @@ def measure(data: Path, source: str | list[str], seed: int) -> dict[str, object]
     }
 
 
+def taken(rows: pd.DataFrame, case: Case, seed: int) -> pd.DataFrame:
+    """The rows of the case."""
+    if case.classes is not None:
+        classes = np.sort(rows["clean_label"].unique())
+        rows = rows[rows["clean_label"].isin(np.random.default_rng(seed).permutation(classes)[: case.classes])]
+    return rows if case.rows is None else rows.groupby("clean_label").head(case.rows)
+
+
 def run(*command: object) -> str:
     """What the noisyknn of this environment prints."""
     return subprocess.run([NOISYKNN, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -119,13 +170,14 @@ def run(*command: object) -> str:
 
 def show(records: list[dict]) -> None:
     """Print all that was measured."""
-    print(f"{'given labels':28} seed  before   after  broken    ECE  argmax    vote cleanlab  seconds")
+    print(f"{'given labels':44} seed  before   after  broken    ECE  noise  argmax    vote cleanlab  seconds")
     for one in records:
         rules = {rule["rule"]: 100 * rule["recovery"] for rule in one["rules"]}
         _, _, argmax, vote, cleanlab = rules.values()
         print(
-            f"{one['case']:28} {one['seed']:4} {100 * one['given_accuracy']:7.2f} {100 * one['recovery']:7.2f} "
-            f"{100 * one['broken']:7.2f} {one['calibration_error']:6.3f} {argmax:7.2f} {vote:7.2f} {cleanlab:8.2f} "
+            f"{one['case']:44} {one['seed']:4} {100 * one['given_accuracy']:7.2f} {100 * one['recovery']:7.2f} "
+            f"{100 * one['broken']:7.2f} {one['calibration_error']:6.3f} "
+            f"{100 * one['estimated_noise_rate']:6.2f} {argmax:7.2f} {vote:7.2f} {cleanlab:8.2f} "
             f"{one['seconds']:8.0f}"
         )
 

@@ -270,7 +270,7 @@ def _load_episode(run: runs.RunDirectory, trainer: Trainer) -> Episode | None:
 def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -> Outcome:
     """What is made of the last episode, over all rows; -1 and NaN where the image is unreadable."""
     given, config, correction = trainer.given_labels, trainer.config, last.correction
-    calibration = calibrate(correction.evidence, given, least_noise=correction.least_noise)
+    calibration = calibrate(correction.evidence, given)
     doubtful = calibration.doubt > DOUBTFUL
     if doubtful:
         trainer.observer.note(

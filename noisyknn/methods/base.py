@@ -4,8 +4,7 @@ Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels. Symbols: N
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -33,8 +32,6 @@ class Correction:
     """(N,) mean distance to the neighbours, large where a sample is like nothing that was learnt; 0 where unknown."""
     references: Tensor
     """(R,) rows that voted."""
-    least_noise: Tensor = field(default_factory=partial(torch.zeros, ()))
-    """Share of wrong labels (0-dim) that is known to be there at least, whatever the evidence has come to say."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ An epoch is as many images as would be learnt without folds: all, or for the fir
 each is seen somewhat more often than once.
 
 What remains of a sample's own label in its judgement is indirect: it was learnt by networks that judged others, which
-later networks learn. The more of them, the less noise is found: so no less is believed than when every sample had been
-judged once. Symbols: N samples, C classes.
+later networks learn. Symbols: N samples, C classes.
 """
 
 import math
@@ -30,7 +29,7 @@ from noisyknn.errors import InputError
 from noisyknn.methods.base import Correction, Episode, Task, labelled
 from noisyknn.methods.selknn import select_references
 from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import CREDIT_IN_TRAINING, SURENESS_SPREAD, aligned, calibrate, noise_rate, tiled
+from noisyknn.trust.calibration import aligned, calibrate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -58,10 +57,9 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     evidence = given.new_zeros(len(given), task.classes, dtype=torch.float16)
     voted = torch.full_like(given, -1)
     distances, cumulative_loss = torch.zeros(2, len(given), device=given.device)
-    least_noise = torch.zeros(())
     if last is not None:
         evidence, voted, distances = last.correction.evidence, last.correction.voted, last.correction.distances
-        cumulative_loss, least_noise = last.cumulative_loss, last.correction.least_noise
+        cumulative_loss = last.cumulative_loss
     beliefs, rows = _beliefs(evidence, given, folds, start - 1), torch.arange(len(given), device=given.device)
     for index in range(start, config.episodes):
         fold = folds == index % config.folds
@@ -82,8 +80,6 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         judged = folds <= index
         evidence = aligned(evidence, torch.where(judged, given, -1), folds.clamp_max(index))
         beliefs = _beliefs(evidence, given, folds, index)
-        if index == config.folds - 1:
-            least_noise = torch.tensor(noise_rate(evidence, given))
         yield Episode(
             index=index,
             gamma=0.0,
@@ -94,7 +90,6 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
                 evidence=evidence,
                 distances=distances,
                 references=learnt,
-                least_noise=least_noise,
             ),
         )
 
@@ -130,6 +125,5 @@ def _beliefs(evidence: Tensor, given: Tensor, folds: Tensor, index: int) -> Tens
         certain = F.one_hot(given.clamp_min(0), evidence.shape[1]).half()
         certain[given < 0] = 1 / evidence.shape[1]
         return certain
-    spread = math.inf if index == 0 else SURENESS_SPREAD  # the first network learns labels as they are given
-    calibration = calibrate(evidence[judged], given[judged], CREDIT_IN_TRAINING, spread=spread)
+    calibration = calibrate(evidence[judged], given[judged])
     return calibration.posterior(evidence, given).half()

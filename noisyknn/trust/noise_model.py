@@ -20,8 +20,8 @@ CLEAR = -4.0
 """Log-odds against the likeliest class below which an image counts as clear: that class has 98 % and more."""
 LEAST = 1e-9
 """What probabilities are kept above, so that logarithms and quotients stay finite."""
-STRENGTH = 20.0
-"""Rows of a class that the average noise of all classes counts for in the estimate of its own."""
+HALF = 0.5
+"""Wrong labels, and right ones, that are taken for seen before any is (Jeffreys' prior)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,14 @@ class NoiseModel:
         flip = flips[:, given].T * alike.gather(1, given[:, None]) / (alike @ flips.T)
         is_given = torch.nn.functional.one_hot(given, len(flips)).bool()
         return torch.where(is_given, 1 - rate, rate * flip)
+
+    def shifted(self, shift: Tensor) -> "NoiseModel":
+        """Labels of every class wrong more often, by `shift` (0-dim) in log-odds, and as alike when they are."""
+        rates = 1 - self.transition.diagonal()
+        wrong = self.transition - torch.diag(1 - rates)
+        shifted = torch.sigmoid(rates.clamp(LEAST, 1 - 1e-6).logit() + shift)
+        flips = wrong * (shifted / rates.clamp_min(LEAST))[:, None]
+        return NoiseModel(transition=flips + torch.diag(1 - shifted), growth=self.growth)
 
     def rate(self, prior: Tensor) -> Tensor:
         """Probability (N, C) that the label of each sample is wrong if it is of each true class."""
@@ -80,18 +88,23 @@ def expected_counts(posterior: Tensor, given: Tensor) -> Tensor:
     return posterior.new_zeros(classes, classes).index_add_(1, given, posterior.T)
 
 
-def reestimated(posterior: Tensor, given: Tensor, credit: float) -> Tensor:
+def reestimated(posterior: Tensor, given: Tensor, strength: float) -> Tensor:
     """The transition matrix (C, C) that labels `given` (N,) with P(y | x, ỹ) (N, C) speak for (the M step of EM).
 
-    A class of few rows leans on the noise of all: a Dirichlet prior that counts for STRENGTH rows, in which labels are
-    wrong as often as on average and flip to the other classes in proportion to their rows. Of each class, `credit` rows
-    are believed right before any is seen.
+    A class of few rows leans on the noise of all: a Dirichlet prior that counts for `strength` rows, in which labels
+    are wrong as often as on average and name each other class as often as wrong labels do.
     """
     classes = posterior.shape[1]
-    counts = expected_counts(posterior, given) + credit * torch.eye(classes, device=given.device)
-    rows = torch.bincount(given, minlength=classes) + 1.0
-    wrong = 1 - counts.diagonal().sum() / counts.sum()
-    others = rows.expand(classes, classes).clone().fill_diagonal_(0)
-    others = others / others.sum(1, keepdim=True)
-    counts = counts + STRENGTH * (wrong * others + (1 - wrong) * torch.eye(classes, device=counts.device))
+    right = torch.eye(classes, device=given.device)
+    counts = expected_counts(posterior, given)
+    wrong = counts * (1 - right)
+    share = (wrong.sum() + HALF) / (counts.sum() + 2 * HALF)
+    named = (wrong.sum(0) + 1).expand(classes, classes) * (1 - right)
+    counts = counts + strength * (share * named / named.sum(1, keepdim=True) + (1 - share) * right)
     return counts / counts.sum(1, keepdim=True)
+
+
+def symmetric(classes: int, rate: float) -> Tensor:
+    """The transition matrix (C, C) of labels of which a share `rate` is wrong, and names any other class alike."""
+    right = torch.eye(classes)
+    return (1 - rate) * right + rate / (classes - 1) * (1 - right)

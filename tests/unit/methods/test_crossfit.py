@@ -1,4 +1,3 @@
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from noisyknn.methods import METHODS
 from noisyknn.methods.base import Episode, Task
 from noisyknn.methods.crossfit import crossfit, deal
 from noisyknn.training.episode import Trained
-from noisyknn.trust.calibration import CREDIT_IN_TRAINING, calibrate, noise_rate
+from noisyknn.trust.calibration import calibrate
 from tests.unit.methods.helpers import MODEL, make_task
 
 CONFIG = Config(method="crossfit", k=5, episodes=4, folds=2)
@@ -141,17 +140,6 @@ def test_networks_are_made_equally_sure_by_labels_that_they_have_not_learnt(monk
     assert torch.equal(third.correction.evidence[folds == 1], second.correction.evidence[folds == 1] / 2)
 
 
-def test_noise_is_never_less_than_when_all_had_been_judged_once() -> None:
-    given = given_labels()
-    episodes = list(crossfit(task_of(given, Network()), None))
-    least = [float(episode.correction.least_noise) for episode in episodes]
-    once = noise_rate(episodes[1].correction.evidence, given)
-    assert least == pytest.approx([0, once, once, once])
-    assert 0.1 < once < 0.3
-    (last,) = crossfit(task_of(given, Network()), episodes[2])
-    assert float(last.correction.least_noise) == pytest.approx(once)
-
-
 def test_what_is_not_judged_yet_is_learnt_as_the_last_network_sees_it() -> None:
     given, network = given_labels(), Network()
     config = replace(CONFIG, folds=3, episodes=3)
@@ -160,7 +148,7 @@ def test_what_is_not_judged_yet_is_learnt_as_the_last_network_sees_it() -> None:
     rows, targets, *_ = network.calls[1]
     assert rows.tolist() == torch.nonzero(folds != 1)[:, 0].tolist()
     evidence = first.correction.evidence
-    calibration = calibrate(evidence[folds == 0], given[folds == 0], CREDIT_IN_TRAINING, spread=math.inf)
+    calibration = calibrate(evidence[folds == 0], given[folds == 0])
     expected = calibration.posterior(evidence, given).half()
     torch.testing.assert_close(targets[rows], expected[rows])
     assert torch.equal(first.correction.labels, expected.argmax(1))
@@ -174,7 +162,7 @@ def test_later_networks_learn_what_is_believed_of_all_folds_but_the_one_they_jud
         rows, targets, *_ = network.calls[index]
         assert rows.tolist() == torch.nonzero(folds != index % 2)[:, 0].tolist()
         before = episodes[index - 1].correction.evidence
-        expected = calibrate(before, given, CREDIT_IN_TRAINING).posterior(before, given).half()
+        expected = calibrate(before, given).posterior(before, given).half()
         torch.testing.assert_close(targets[rows], expected[rows])
     assert [robust for *_, robust in network.calls] == [True, False, False, False]
 
@@ -201,7 +189,7 @@ def test_no_tensor_of_an_episode_is_changed_by_the_next() -> None:
     for episode in crossfit(task_of(given_labels(), Network()), None):
         tensors = [episode.cumulative_loss, *vars(episode.correction).values()]
         kept += [(tensor, tensor.clone()) for tensor in tensors]
-    assert len(kept) == 28
+    assert len(kept) == 24
     assert all(torch.equal(tensor, copy) for tensor, copy in kept)
 
 

@@ -25,7 +25,3 @@ def make(
     truth = torch.multinomial(logs.exp(), 1, generator=generator)[:, 0]
     given = torch.multinomial(transition[truth], 1, generator=generator)[:, 0]
     return Made(logs, truth, given)
-
-
-def symmetric(classes: int, rate: float) -> Tensor:
-    return (1 - rate) * torch.eye(classes) + rate / (classes - 1) * (1 - torch.eye(classes))

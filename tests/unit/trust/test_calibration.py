@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -8,8 +6,8 @@ from torch import Tensor
 from noisyknn import metrics
 from noisyknn.trust import calibration as calibration_module
 from noisyknn.trust.calibration import Calibration, aligned, calibrate
-from noisyknn.trust.noise_model import NoiseModel
-from tests.unit.trust.made_labels import Made, make, symmetric
+from noisyknn.trust.noise_model import NoiseModel, symmetric
+from tests.unit.trust.made_labels import Made, make
 
 
 def error(probabilities: Tensor, truth: Tensor) -> float:
@@ -60,7 +58,7 @@ def test_of_two_classes_that_are_confused_none_swallows_the_other(monkeypatch: p
             right[weight].append(float((label == made.truth).float().mean()))
     free, held = errors.values()
     assert all(one < other for one, other in zip(held, free, strict=True))
-    assert sum(held) < 0.75 * sum(free)
+    assert sum(held) < 0.8 * sum(free)
     assert sum(right[weight]) > sum(right[0.0])
 
 
@@ -72,7 +70,7 @@ def test_noise_that_is_the_same_everywhere_does_not_grow() -> None:
 def ambiguous_noise(samples: int, growth: float) -> Made:
     """Labels that are wrong, and alike, the more often the harder an image is to tell."""
     made = make(samples, 4, torch.eye(4), spread=2.5)
-    noise, prior = NoiseModel(transition=symmetric(4, 0.05), growth=growth), made.logs.exp()
+    noise, prior = NoiseModel(transition=symmetric(4, 0.15), growth=growth), made.logs.exp()
     likelihoods = [noise.likelihood(prior, torch.full((samples,), label)) for label in range(4)]
     of_truth = torch.stack([each.gather(1, made.truth[:, None])[:, 0] for each in likelihoods], 1)
     given = torch.multinomial(of_truth, 1, generator=torch.Generator().manual_seed(1))[:, 0]
@@ -89,25 +87,10 @@ def test_noise_that_grows_with_ambiguity_is_believed_once_many_labels_speak_for_
 
 
 def test_growth_may_explain_labels_a_little_worse_for_each_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = ambiguous_noise(20_000, 0.2)
-    assert calibrate(made.logs, made.given).noise.growth == 0.2
+    made = ambiguous_noise(20_000, 0.1)
+    believed = calibrate(made.logs, made.given).noise.growth
     monkeypatch.setattr(calibration_module, "MISFIT", 0.0)
-    assert calibrate(made.logs, made.given).noise.growth == 0.15  # the likeliest
-
-
-def test_a_network_that_is_sure_of_what_it_does_not_know_breaks_few_labels_while_these_are_few() -> None:
-    """Evidence that is sharp and wrong of a third of the images explains labels as well as noise of a third does."""
-    made = make(100, 10, symmetric(10, 0.0), spread=2.0)
-    generator = torch.Generator().manual_seed(2)
-    unknown = torch.rand(100, generator=generator) < 0.35
-    evidence = torch.where(unknown[:, None], made.logs[torch.randperm(100, generator=generator)], made.logs)
-
-    def broken(credit: float) -> float:
-        beliefs = calibrate(evidence, made.given, credit).posterior(evidence, made.given)
-        return float((beliefs.argmax(1) != made.given).float().mean())
-
-    assert broken(calibration_module.CREDIT) < 0.08
-    assert broken(0.0) > 0.2
+    assert 0 < calibrate(made.logs, made.given).noise.growth < believed
 
 
 def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +100,7 @@ def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch
     found = calibrate(evidence, made.given)
     monkeypatch.setattr(calibration_module, "TOLERANCE", 0.0)
     likeliest = calibrate(evidence, made.given)
-    assert noise_rate(likeliest, evidence, made.given) + 0.004 < noise_rate(found, evidence, made.given) < 0.4
+    assert noise_rate(likeliest, evidence, made.given) + 0.003 < noise_rate(found, evidence, made.given) < 0.4
 
     def loss(calibration: Calibration) -> float:
         joint = (calibration.prior(evidence) * calibration.noise.transition.T[made.given]).sum(1)
@@ -126,35 +109,10 @@ def test_evidence_that_has_seen_the_labels_a_little_hides_less_noise(monkeypatch
     assert loss(likeliest) < loss(found) < loss(likeliest) + 3e-4
 
 
-def test_no_less_noise_is_found_than_is_known_to_be_there() -> None:
-    """Evidence that has seen the labels hides noise, of which other evidence has told."""
-    made = make(8000, 5, symmetric(5, 0.4))
-    leaking = (made.logs + 0.4 * torch.nn.functional.one_hot(made.given, 5)).log_softmax(1)
-    told = calibration_module.noise_rate(made.logs, made.given)
-    assert told == pytest.approx(0.4, abs=0.02)
-    alone, informed = (calibrate(leaking, made.given, least_noise=least) for least in (0.0, told))
-    found = [noise_rate(each, leaking, made.given) for each in (alone, informed)]
-    assert found[0] < told - 0.015
-    assert told <= found[1] < told + 0.02
-    assert calibrate(leaking, made.given, least_noise=0.1).temperature == alone.temperature
-
-
-def test_noise_that_is_known_to_be_there_but_not_alike_everywhere_grows_with_ambiguity() -> None:
-    """Evidence that has seen the labels hides which images are ambiguous too; what else is known about noise tells."""
-    made = ambiguous_noise(2500, 0.2)
-    leaking = (made.logs + 0.4 * torch.nn.functional.one_hot(made.given, 4)).log_softmax(1)
-    told = calibration_module.noise_rate(made.logs, made.given)
-    alone, informed = (calibrate(leaking, made.given, least_noise=least) for least in (0.0, told))
-    assert (alone.noise.growth, informed.noise.growth) == (0.0, 0.2)
-    wrong = float((made.given != made.truth).float().mean())
-    assert noise_rate(alone, leaking, made.given) < told < noise_rate(informed, leaking, made.given) < wrong
-    alike = make(8000, 5, symmetric(5, 0.4))
-    leaking = (alike.logs + 0.2 * torch.nn.functional.one_hot(alike.given, 5)).log_softmax(1)
-    assert calibrate(leaking, alike.given, least_noise=0.4).noise.growth == 0
-
-
 @pytest.mark.parametrize("seed", range(4))
-def test_few_images_that_are_told_easily_are_not_explained_by_blurred_evidence(seed: int) -> None:
+def test_few_images_that_are_told_easily_are_not_explained_by_blurred_evidence(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All are told right; a third of the labels is wrong. The labels alone cannot tell the one from the other."""
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randint(0, 3, (150,), generator=generator)
@@ -164,19 +122,8 @@ def test_few_images_that_are_told_easily_are_not_explained_by_blurred_evidence(s
     wrong, evidence = float((given != truth).float().mean()), logs.log_softmax(1)
     assert noise_rate(calibrate(evidence, given), evidence, given) == pytest.approx(wrong, abs=0.05)
     if seed == 0:  # where the likeliest explanation is the other one
-        alone = calibrate(evidence, given, spread=math.inf)
-        assert noise_rate(alone, evidence, given) < 0.05
-
-
-def test_with_few_rows_of_a_class_the_likeliest_calibration_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration_module, "TOLERANCE", 0.01)
-    made = make(95, 5, symmetric(5, 0.4))
-    found = calibrate(made.logs, made.given).temperature
-    monkeypatch.setattr(calibration_module, "SHARPEST", 0)
-    assert calibrate(made.logs, made.given).temperature == found
-    monkeypatch.setattr(calibration_module, "SHARPEST", 35)
-    monkeypatch.setattr(calibration_module, "ROWS_PER_STEP", 1)
-    assert calibrate(made.logs, made.given).temperature > found
+        monkeypatch.setattr(calibration_module, "CONFIDENCE", 1e9)
+        assert noise_rate(calibrate(evidence, given), evidence, given) < wrong - 0.1
 
 
 def test_networks_of_unlike_sureness_are_made_equally_sure() -> None:
@@ -247,15 +194,6 @@ def test_classes_of_a_handful_of_rows_keep_labels_that_a_poor_network_denies() -
     evidence = (2.0 * torch.nn.functional.one_hot(said, 10)).log_softmax(1)
     beliefs = calibrate(evidence, given).posterior(evidence, given)
     assert (beliefs.argmax(1) == given).all()
-
-
-def test_of_few_labels_nothing_is_known_for_sure() -> None:
-    for rows, sure in ((20, 0.9), (200, 0.98), (20_000, 0.9999)):
-        given = torch.arange(rows) % 10
-        evidence = (100.0 * torch.nn.functional.one_hot(given, 10)).log_softmax(1)
-        found = calibrate(evidence, given).prior(evidence).amax(1)
-        assert float(found.max()) == pytest.approx(1 - 0.9 * 5 / (rows + 5), abs=1e-5)
-        assert abs(float(found.max()) - sure) < 0.1
 
 
 def test_the_posterior_beats_both_the_evidence_and_the_label() -> None:
@@ -364,3 +302,40 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noisyknn.trust.calibration.TILE_ELEMENTS", 4 * 7)
     for one, other in zip(whole, (calibration.prior(evidence), calibration.posterior(evidence, given)), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
+def test_many_classes_of_few_rows_are_not_explained_by_flips_of_their_own(rate: float) -> None:
+    """40 classes of 30 rows: a matrix of 1,600 flips would explain what the network confuses."""
+    made = make(1200, 40, symmetric(40, rate), spread=2.2)
+    found = calibrate(made.logs, made.given)
+    label = found.posterior(made.logs, made.given).argmax(1)
+    broken = (made.given == made.truth) & (label != made.truth)
+    assert noise_rate(found, made.logs, made.given) == pytest.approx(rate, abs=0.04)
+    assert float(broken.float().mean()) <= 0.003 + 0.1 * rate
+
+
+@pytest.mark.parametrize(("samples", "classes", "rate"), [(4000, 2, 0.3), (3000, 10, 0.8), (20_000, 10, 0.85)])
+def test_much_noise_is_found(samples: int, classes: int, rate: float) -> None:
+    """Little noise and evidence that is hardly believed explain such labels almost as well."""
+    made = make(samples, classes, symmetric(classes, rate), spread=2.0)
+    found = calibrate(made.logs, made.given)
+    assert noise_rate(found, made.logs, made.given) == pytest.approx(rate, abs=0.05)
+    assert error(found.posterior(made.logs, made.given), made.truth) < 0.1
+
+
+def test_classes_have_noise_of_their_own_where_held_out_labels_say_so() -> None:
+    uneven = torch.eye(5)
+    uneven[0, 0], uneven[0, 3] = 0.5, 0.5
+    own, alike = make(4000, 5, uneven), make(4000, 5, symmetric(5, 0.1))
+    assert calibrate(own.logs, own.given).strength < calibrate(alike.logs, alike.given).strength
+
+
+def test_three_wrong_labels_among_thousands_are_found() -> None:
+    made = make(3000, 10, torch.eye(10), spread=8.0)
+    clear = torch.nonzero(made.logs.amax(1) > -1e-3)[:3, 0]
+    given = made.given.clone()
+    given[clear] = (made.truth[clear] + 1) % 10
+    beliefs = calibrate(made.logs, given).posterior(made.logs, given)
+    assert torch.equal(beliefs[clear].argmax(1), made.truth[clear])
+    assert int((beliefs.argmax(1) != given).sum()) < 3 + 5

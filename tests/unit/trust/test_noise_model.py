@@ -1,13 +1,20 @@
 import pytest
 import torch
 
-from noisyknn.trust.noise_model import STRENGTH, NoiseModel, expected_counts, of_copies, posterior, reestimated
-from tests.unit.trust.made_labels import symmetric
+from noisyknn.trust.noise_model import (
+    HALF,
+    NoiseModel,
+    expected_counts,
+    of_copies,
+    posterior,
+    reestimated,
+    symmetric,
+)
 
 PRIOR = torch.tensor([[0.999, 0.0005, 0.0005], [0.5, 0.4, 0.1], [0.34, 0.33, 0.33]])
 UNEVEN = torch.tensor([[0.9, 0.08, 0.02], [0.0, 0.7, 0.3], [0.05, 0.05, 0.9]])
 
-CREDIT = 1.5
+STRENGTH = 20.0
 
 
 def every_label(model: NoiseModel) -> torch.Tensor:
@@ -53,18 +60,37 @@ def test_the_matrix_is_counted_and_leans_on_the_average() -> None:
     beliefs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     given = torch.tensor([0, 1, 1, 1])
     assert expected_counts(beliefs, given).tolist() == [[1, 1.5], [0, 1.5]]
-    wrong = 1.5 / (4 + 2 * CREDIT)
-    first = (1 + CREDIT + STRENGTH * (1 - wrong)) / (2.5 + CREDIT + STRENGTH)
-    second = (1.5 + CREDIT + STRENGTH * (1 - wrong)) / (1.5 + CREDIT + STRENGTH)
-    assert reestimated(beliefs, given, CREDIT).diagonal().tolist() == pytest.approx([first, second])
-    assert reestimated(beliefs, given, CREDIT).sum(1).tolist() == pytest.approx([1, 1])
+    right = (2.5 + HALF) / (4 + 2 * HALF)
+    first, second = (1 + STRENGTH * right) / (2.5 + STRENGTH), (1.5 + STRENGTH * right) / (1.5 + STRENGTH)
+    assert reestimated(beliefs, given, STRENGTH).diagonal().tolist() == pytest.approx([first, second])
+    assert reestimated(beliefs, given, STRENGTH).sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_wrong_labels_of_a_class_without_rows_name_the_others_as_often_as_wrong_labels_do() -> None:
+    given = torch.tensor([2, 2, 2, 1, 0, 0])
+    truth = torch.tensor([0, 0, 0, 0, 0, 0])  # three labels name class 2 wrongly, one class 1
+    found = reestimated(torch.nn.functional.one_hot(truth, 4).float(), given, STRENGTH)[3]
+    wrong = (4 + HALF) / (6 + 2 * HALF)
+    assert found.tolist() == pytest.approx([wrong / 7, wrong * 2 / 7, wrong * 4 / 7, 1 - wrong])
+
+
+def test_noise_is_shifted_in_log_odds_and_flips_stay_alike() -> None:
+    found = NoiseModel(transition=UNEVEN, growth=0.0).shifted(torch.tensor(0.5)).transition
+    torch.testing.assert_close(found.sum(1), torch.ones(3))
+    rates = 1 - UNEVEN.diagonal()
+    torch.testing.assert_close((1 - found.diagonal()).logit(), rates.logit() + 0.5)
+    torch.testing.assert_close(found[0, 1] / found[0, 2], UNEVEN[0, 1] / UNEVEN[0, 2])
+
+
+def test_symmetric_noise_of_four_classes() -> None:
+    assert symmetric(4, 0.3)[1].tolist() == pytest.approx([0.1, 0.7, 0.1, 0.1])
 
 
 def test_a_class_of_many_rows_speaks_for_itself() -> None:
     given = torch.tensor([0, 1]).repeat_interleave(10_000)
     truth = (torch.arange(20_000) >= 9000).long()  # a thousand labelled 0 are of class 1
     beliefs = torch.nn.functional.one_hot(truth, 2).float()
-    found = reestimated(beliefs, given, CREDIT)
+    found = reestimated(beliefs, given, STRENGTH)
     assert found[0].tolist() == pytest.approx([1, 0], abs=2e-3)
     assert found[1].tolist() == pytest.approx([1000 / 11_000, 10_000 / 11_000], abs=2e-3)
 
