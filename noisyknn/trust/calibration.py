@@ -13,9 +13,7 @@ cautious evidence. So gradient steps fit both at once, starting from several noi
 (Dempster et al. 1977) then gives each class noise of its own, as far as held-out labels support it: with few rows per
 class, the confusions of a network would otherwise pass for flips of the labels.
 
-Evidence that has indirectly seen the labels, through networks that learnt from each other, errs towards little noise.
-So of all values that explain the labels within TOLERANCE of the best, those with the most noise are taken; of its
-growth with ambiguity, the largest that MISFIT allows.
+Of the growth of noise with ambiguity, the largest value that MISFIT allows is taken.
 """
 
 import dataclasses
@@ -60,13 +58,9 @@ Where people err, networks that have learnt their labels repeat it, and what is 
 LIKELIER = 5.0
 """Log-likelihood, of all labels together, that a little growth must gain to be believed. What a network of few images
 is unsure of would pass for ambiguous otherwise."""
-SHARPER, SHARPEST = 1.02, 35
-"""Factor from one temperature that is tried to the next, and the most such steps beyond the likeliest."""
 MOST_DOUBT = 0.5
 """Labels that the evidence does not predict: either they are at random or the network has learnt nothing. Both are
 taken for equally likely; in the second case the labels stand."""
-TOLERANCE = 5e-4
-"""Share of what the evidence adds to the labels' log-likelihood that more noise may cost."""
 TILE_ELEMENTS = 1 << 22
 """Rows times classes of one tile."""
 FIT_ELEMENTS, GROWTH_ELEMENTS = 1 << 22, 1 << 19
@@ -167,7 +161,7 @@ def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
     classes = evidence.shape[1]
     rows = _fit_rows(given, classes)
     evidence, given = evidence[rows].float(), given[rows]
-    found = _sharpened(_likeliest(evidence, given), evidence, given)
+    found = _likeliest(evidence, given)
     some = _sample(given, GROWTH_ELEMENTS // classes)
     found = _with_growth(found, evidence[some], given[some])
     return dataclasses.replace(found, doubt=_doubt(found, evidence, given))
@@ -184,32 +178,10 @@ def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
     That explanation and the calibration that was found are compared by their Bayesian information criterion (Schwarz
     1978), in which the temperature and the offsets count as parameters.
     """
-    gained = len(given) * _gain(found, evidence, given)
+    chance = -found.chances[given].log().mean()
+    gained = len(given) * (float(chance) - _negative_log_likelihood(found, evidence, given))
     cost = (len(found.chances) + 1) / 2 * math.log(len(given))
     return MOST_DOUBT / (1 + math.exp(min(gained - cost, 700.0)))
-
-
-def _gain(found: Calibration, evidence: Tensor, given: Tensor) -> float:
-    """Log-likelihood per label that is gained over labels drawn by their frequencies alone."""
-    return float(-found.chances[given].log().mean()) - _negative_log_likelihood(found, evidence, given)
-
-
-def _sharpened(likeliest: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
-    """The calibration with the highest temperature factor, and with it the most noise, that TOLERANCE allows."""
-    most = _penalised(likeliest, evidence, given) + TOLERANCE * _gain(likeliest, evidence, given)
-    found = likeliest
-    for _ in range(SHARPEST):
-        sharper = dataclasses.replace(found, temperature=SHARPER * found.temperature, offsets=SHARPER * found.offsets)
-        for _ in range(ROUNDS):
-            before = sharper.noise.transition
-            transition = reestimated(sharper.posterior(evidence, given), given, sharper.strength)
-            sharper = dataclasses.replace(sharper, noise=NoiseModel(transition=transition, growth=0.0))
-            if (transition - before).abs().max() < SETTLED:
-                break
-        if _penalised(sharper, evidence, given) > most:
-            break
-        found = sharper
-    return found
 
 
 def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
