@@ -45,10 +45,15 @@ class NoiseModel:
         return torch.where(is_given, 1 - rate, rate * flip)
 
     def shifted(self, shift: Tensor) -> "NoiseModel":
-        """Labels of every class wrong more often, by `shift` (0-dim) in log-odds, and as alike when they are."""
+        """More noise in every class, with the same pattern of flips.
+
+        `shift` (0-dim) is added to the log-odds of each class's share of the most noise there can be: that of labels
+        drawn from all classes alike, 1 - 1 / C.
+        """
+        most = 1 - 1 / len(self.transition)
         rates = 1 - self.transition.diagonal()
         wrong = self.transition - torch.diag(1 - rates)
-        shifted = torch.sigmoid(rates.clamp(LEAST, 1 - 1e-6).logit() + shift)
+        shifted = most * torch.sigmoid((rates / most).clamp(LEAST, 1 - 1e-6).logit() + shift)
         flips = wrong * (shifted / rates.clamp_min(LEAST))[:, None]
         return NoiseModel(transition=flips + torch.diag(1 - shifted), growth=self.growth)
 

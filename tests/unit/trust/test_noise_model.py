@@ -74,12 +74,14 @@ def test_wrong_labels_of_a_class_without_rows_name_the_others_as_often_as_wrong_
     assert found.tolist() == pytest.approx([wrong / 7, wrong * 2 / 7, wrong * 4 / 7, 1 - wrong])
 
 
-def test_noise_is_shifted_in_log_odds_and_flips_stay_alike() -> None:
+def test_noise_is_shifted_up_to_that_of_labels_at_random_and_flips_stay_alike() -> None:
     found = NoiseModel(transition=UNEVEN, growth=0.0).shifted(torch.tensor(0.5)).transition
     torch.testing.assert_close(found.sum(1), torch.ones(3))
     rates = 1 - UNEVEN.diagonal()
-    torch.testing.assert_close((1 - found.diagonal()).logit(), rates.logit() + 0.5)
+    torch.testing.assert_close((1.5 * (1 - found.diagonal())).logit(), (1.5 * rates).logit() + 0.5)
     torch.testing.assert_close(found[0, 1] / found[0, 2], UNEVEN[0, 1] / UNEVEN[0, 2])
+    most = NoiseModel(transition=UNEVEN, growth=0.0).shifted(torch.tensor(50.0)).transition
+    torch.testing.assert_close(most.diagonal(), torch.full((3,), 1 / 3))
 
 
 def test_symmetric_noise_of_four_classes() -> None:
