@@ -225,14 +225,16 @@ def _likeliest(evidence: Tensor, given: Tensor) -> Calibration:
     other half. More freedom must gain one nat (a factor of e in likelihood) for each class.
     """
     classes, start = evidence.shape[1], _start(evidence, given)
-    half = torch.rand(len(given), generator=torch.Generator().manual_seed(0)).to(given.device) < 0.5
-    best, least = STRENGTHS[0], math.inf
-    for strength in STRENGTHS:
+    half = torch.randperm(len(given), generator=torch.Generator().manual_seed(0)).to(given.device) % 2 == 0
+    best, least, found = STRENGTHS[0], math.inf, [start, start]
+    for strength in STRENGTHS if len(given) > 1 else ():
         unlikely = 0.0
-        for rows, others in ((half, ~half), (~half, half)):
-            found = _settled(start, evidence[rows], given[rows], strength)
-            unlikely += _negative_log_likelihood(found, evidence[others], given[others]) * int(others.sum())
-        if unlikely < least - (classes if strength < STRENGTHS[0] else 0):
+        for index, rows in enumerate((half, ~half)):
+            found[index] = _settled(found[index], evidence[rows], given[rows], strength)
+            unlikely += _negative_log_likelihood(found[index], evidence[~rows], given[~rows]) * int((~rows).sum())
+        if unlikely > least:
+            break
+        if unlikely < least - classes or strength == best:
             best, least = strength, unlikely
     return _settled(start, evidence, given, best)
 
