@@ -140,6 +140,27 @@ def test_networks_are_made_equally_sure_by_labels_that_they_have_not_learnt(monk
     assert torch.equal(third.correction.evidence[folds == 1], second.correction.evidence[folds == 1] / 2)
 
 
+def test_what_leaks_of_a_label_is_taken_back_from_the_second_episode_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[crossfit.__module__]
+    monkeypatch.setattr(module, "aligned", lambda evidence, *_: evidence)
+    given = given_labels()
+    given[:3] = -1
+    as_judged: list[Tensor] = []
+    taken_back: list[Tensor] = []
+    for leak, found in ((0.0, as_judged), (0.25, taken_back)):
+        monkeypatch.setattr(module, "LEAK", leak)
+        found.extend(episode.correction.evidence.float() for episode in crossfit(task_of(given, Network()), None))
+    assert torch.equal(as_judged[0], taken_back[0])
+    folds = deal(given, torch.arange(len(given)), 2, CONFIG.seed)
+    judged = (folds == 1) & (given >= 0)
+    change = taken_back[1] - as_judged[1]
+    own = change.gather(1, given.clamp_min(0)[:, None])
+    others = (change.sum(1, keepdim=True) - own) / (change.shape[1] - 1)
+    torch.testing.assert_close((own - others)[judged], torch.full((int(judged.sum()), 1), -0.25), atol=0.01, rtol=0)
+    unlabelled = (folds == 1) & (given < 0)
+    assert torch.equal(taken_back[1][unlabelled], as_judged[1][unlabelled])
+
+
 def test_what_is_not_judged_yet_is_learnt_as_the_last_network_sees_it() -> None:
     given, network = given_labels(), Network()
     config = replace(CONFIG, folds=3, episodes=3)
