@@ -147,7 +147,6 @@ def auto_settings(
             min(max(CROSSFIT_PASSES * passes / rows, 8), enough) / 4 / (PROGRESSIVE_COST if progressive else 1)
         )
         settings |= {"folds": 4, "episodes": 5, "epochs": epochs, "progressive": progressive}
-        settings["label_smoothing"] = 0.1  # or networks are wrong with more confidence than any temperature mends
     color, place = "grey" if grey else "colour", "a GPU" if gpu else "the CPU"
     reason = f"preset auto: {rows:,} labels, {classes} classes, {color} images of about {size} pixels, on {place}"
     return settings, reason

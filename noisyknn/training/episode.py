@@ -162,7 +162,7 @@ class Trainer:
         are those on the given labels, where there are any. There are `stretch` times the epochs of the configuration,
         and the schedule keeps its shape. Raises MachineError as `__call__` does.
         """
-        loss = _loss(self.config) if robust else _cross_entropy(self.config)
+        loss = _loss(self.config) if robust else cross_entropy
 
         def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
             given, expected = self.given_labels[samples], expected_loss(logits, targets(samples), loss)
@@ -331,7 +331,7 @@ def _batch_count(samples: int, batch_size: int) -> int:
 
 def _loss(config: Config) -> LossFn:
     if config.loss == "ce":
-        return _cross_entropy(config)
+        return partial(cross_entropy, label_smoothing=config.label_smoothing)
     return partial(
         symmetric_cross_entropy,
         alpha=config.alpha,
@@ -339,10 +339,6 @@ def _loss(config: Config) -> LossFn:
         log_zero=config.log_zero,
         label_smoothing=config.label_smoothing,
     )
-
-
-def _cross_entropy(config: Config) -> LossFn:
-    return partial(cross_entropy, label_smoothing=config.label_smoothing)
 
 
 def _seed(*numbers: int) -> int:
