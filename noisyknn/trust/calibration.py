@@ -226,14 +226,12 @@ def _likeliest(evidence: Tensor, given: Tensor) -> Calibration:
     """
     classes, start = evidence.shape[1], _start(evidence, given)
     half = torch.randperm(len(given), generator=torch.Generator().manual_seed(0)).to(given.device) % 2 == 0
-    best, least, found = STRENGTHS[0], math.inf, [start, start]
+    best, least = STRENGTHS[0], math.inf
     for strength in STRENGTHS if len(given) > 1 else ():
         unlikely = 0.0
-        for index, rows in enumerate((half, ~half)):
-            found[index] = _settled(found[index], evidence[rows], given[rows], strength)
-            unlikely += _negative_log_likelihood(found[index], evidence[~rows], given[~rows]) * int((~rows).sum())
-        if unlikely > least:
-            break
+        for rows in (half, ~half):
+            found = _settled(start, evidence[rows], given[rows], strength)
+            unlikely += _penalised(found, evidence[~rows], given[~rows]) * int((~rows).sum())
         if unlikely < least - classes or strength == best:
             best, least = strength, unlikely
     return _settled(start, evidence, given, best)
@@ -252,6 +250,8 @@ def _start(evidence: Tensor, given: Tensor) -> Calibration:
         )
         for rate in NOISES
     ]
+    votes = reestimated(one_hot(evidence.argmax(1), classes).to(evidence), given, STRENGTHS[-1])
+    found.append(dataclasses.replace(found[0], noise=NoiseModel(transition=votes, growth=0.0)))
     for level in (False, True):
         found = [_maximised(each, each.noise, evidence, given, steps=20, level=level) for each in found]
     return min(found, key=lambda each: _penalised(each, evidence, given))
