@@ -222,19 +222,24 @@ def _likeliest(evidence: Tensor, given: Tensor) -> Calibration:
     """The likeliest calibration with noise that is the same on all images.
 
     Held-out labels decide how far classes may differ in their noise: each half of the rows is predicted by a fit to the
-    other half. More freedom must gain one nat (a factor of e in likelihood) for each class.
+    other half. More freedom must gain one nat (a factor of e in likelihood) for each class. The freest fit starts from
+    the flips that the likeliest classes by the evidence alone say.
     """
     classes, start = evidence.shape[1], _start(evidence, given)
+    voted = reestimated(one_hot(evidence.argmax(1), classes).to(evidence), given, STRENGTHS[-1])
+    noise = NoiseModel(transition=voted, growth=0.0)
+    votes = _maximised(dataclasses.replace(start, temperature=1.0), noise, evidence, given, steps=20)
     half = torch.randperm(len(given), generator=torch.Generator().manual_seed(0)).to(given.device) % 2 == 0
     best, least = STRENGTHS[0], math.inf
     for strength in STRENGTHS if len(given) > 1 else ():
         unlikely = 0.0
         for rows in (half, ~half):
-            found = _settled(start, evidence[rows], given[rows], strength)
+            begun = votes if strength == STRENGTHS[-1] else start
+            found = _settled(begun, evidence[rows], given[rows], strength)
             unlikely += _penalised(found, evidence[~rows], given[~rows]) * int((~rows).sum())
         if unlikely < least - classes or strength == best:
             best, least = strength, unlikely
-    return _settled(start, evidence, given, best)
+    return _settled(votes if best == STRENGTHS[-1] else start, evidence, given, best)
 
 
 def _start(evidence: Tensor, given: Tensor) -> Calibration:
@@ -250,8 +255,6 @@ def _start(evidence: Tensor, given: Tensor) -> Calibration:
         )
         for rate in NOISES
     ]
-    votes = reestimated(one_hot(evidence.argmax(1), classes).to(evidence), given, STRENGTHS[-1])
-    found.append(dataclasses.replace(found[0], noise=NoiseModel(transition=votes, growth=0.0)))
     for level in (False, True):
         found = [_maximised(each, each.noise, evidence, given, steps=20, level=level) for each in found]
     return min(found, key=lambda each: _penalised(each, evidence, given))
