@@ -22,7 +22,7 @@ import torch
 from record import hardware, output
 from torch import Tensor
 
-from noisyknn.neighbors.base import find_search, nearest
+from noisyknn.knn.search import find_search, nearest
 
 CLEAN = {"symmetric-40": "noisy_label", "aggregate": "aggre_label"}
 NEIGHBOURS = {"neighbours": (50_000, 50_000, 64, 100), "many-neighbours": (1_000_000, 140_000, 2048, 500)}

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from record import hardware, output
 
-from noisyknn.benchmark.pictures import PHOTOGRAPH, write_pictures
 from noisyknn.data.store import available_memory
+from noisyknn.paper.pictures import PHOTOGRAPH, write_pictures
 
 NOISYKNN = Path(sys.executable).with_name("noisyknn")
 CLASSES = 10

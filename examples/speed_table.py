@@ -115,7 +115,7 @@ def neighbours(repeats: int, rows: int = 50_000, dimensions: int = 64, k: int = 
     import faiss
     from sklearn.neighbors import NearestNeighbors
 
-    from noisyknn.neighbors.base import find_search, nearest
+    from noisyknn.knn.search import find_search, nearest
 
     torch.manual_seed(0)
     features = torch.randn(rows, dimensions) + 1.5 * torch.randn(10, dimensions)[torch.arange(rows) % 10]

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from noisyknn.api import clean as clean
     from noisyknn.models.model_file import load_model as load_model
-    from noisyknn.pipeline import clean as clean
-    from noisyknn.results import Result as Result
+    from noisyknn.output import Result as Result
 
 __version__ = "0.1.0"
 __all__ = ["Result", "__version__", "clean", "load_model"]
@@ -14,7 +14,7 @@ __all__ = ["Result", "__version__", "clean", "load_model"]
 def __getattr__(name: str) -> Any:
     """Load the library, and torch with it, only when it is used."""
     if name == "clean":
-        from noisyknn.pipeline import clean
+        from noisyknn.api import clean
 
         return clean
     if name == "load_model":
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return load_model
     if name == "Result":
-        from noisyknn.results import Result
+        from noisyknn.output import Result
 
         return Result
     raise AttributeError(f"module 'noisyknn' has no attribute {name!r}")

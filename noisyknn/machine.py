@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from noisyknn import runs
 from noisyknn.data.store import available_memory
-from noisyknn.neighbors.base import fastest_search
+from noisyknn.knn.search import fastest_search
 from noisyknn.presets import DEFAULT_METHOD, auto_settings
 from noisyknn.processor import bf16_features
+from noisyknn.run_dir import cache, unfinished
 from noisyknn.training.device import find_device, wants_bf16
 
 GIB = 1 << 30
@@ -56,10 +56,10 @@ _PACKAGES = ("noisyknn", "torch", "torchvision", "faiss-cpu", "faiss-gpu", "pand
 def _unfinished_runs() -> dict[str, Any]:
     """Where they are, how many and how large, or why that cannot be told."""
     try:
-        count, size = runs.unfinished()
+        count, size = unfinished()
     except OSError as error:
-        return {"folder": str(runs.cache()), "error": error.strerror}
-    return {"folder": str(runs.cache()), "count": count, "bytes": size}
+        return {"folder": str(cache()), "error": error.strerror}
+    return {"folder": str(cache()), "count": count, "bytes": size}
 
 
 def _version(package: str) -> str | None:

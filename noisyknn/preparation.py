@@ -20,12 +20,12 @@ from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.table import Label, LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
+from noisyknn.knn.search import find_search
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone, check_bf16, check_size
-from noisyknn.neighbors.base import find_search
 from noisyknn.observer import Observer
+from noisyknn.output import NEW_COLUMNS, Labels, prediction_columns
 from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
-from noisyknn.results import NEW_COLUMNS, Labels, prediction_columns
 from noisyknn.training.device import find_device, thread_count, wants_bf16
 from noisyknn.training.schedule import smaller_sizes
 

@@ -23,11 +23,11 @@ from typing import Any, get_args
 
 import torch
 
-from noisyknn.benchmark.cells import CellFolder, describe, means
-from noisyknn.benchmark.paper import PRINTED, Figures, Metric
 from noisyknn.config import Config
 from noisyknn.errors import NoisyKnnError
 from noisyknn.files import write_json
+from noisyknn.paper.cells import CellFolder, describe, means
+from noisyknn.paper.published import PRINTED, Figures, Metric
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES))

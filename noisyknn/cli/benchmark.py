@@ -37,7 +37,7 @@ def speed(
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Measure each stage of clean on drawn pictures, beside what one would write with Pillow, PyTorch, scikit-learn."""
-    from noisyknn.benchmark.speed import measure
+    from noisyknn.paper.speed import measure
 
     options: dict[str, object] = {
         "backbone": backbone,

@@ -261,7 +261,7 @@ def clean(
         raise MachineError("standard output is closed or cannot be written; give --out FILE")
     settings = {name: value for name, value in given.items() if value is not None}
     with Terminal(quiet=quiet) as terminal:
-        from noisyknn.pipeline import clean as run  # torch takes a second or two: only now, when it is needed
+        from noisyknn.api import clean as run  # torch takes a second or two: only now, when it is needed
 
         result = run(
             images,
@@ -300,7 +300,7 @@ def clean(
 
 def _worst_rate(summary: dict[str, Any]) -> float:
     """Share of the given labels that is wrong if they are at random, 0 where they are surely not."""
-    from noisyknn.trust.decide import DOUBTFUL
+    from noisyknn.calibration.decide import DOUBTFUL
 
     counts = [one_class["given"] for one_class in summary["classes"]]
     return 1 - sum((count / sum(counts)) ** 2 for count in counts) if summary["doubt"] > DOUBTFUL else 0.0

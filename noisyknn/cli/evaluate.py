@@ -70,8 +70,8 @@ def evaluate(
     if truth == table == STANDARD_STREAM:
         raise UsageError("only one of TABLE and --truth can be standard input")
 
-    from noisyknn import metrics, rules
     from noisyknn.data.corrected import read_corrected, read_predictions
+    from noisyknn.evaluation import metrics, rules
 
     columns = read_corrected(
         source(table),

@@ -13,7 +13,7 @@ from noisyknn.errors import UsageError
 from noisyknn.files import atomic_file, check_outputs, make_folder
 
 if TYPE_CHECKING:
-    from noisyknn.benchmark.figures import Study
+    from noisyknn.paper.figures import Study
 
 
 def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]:
@@ -56,9 +56,9 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
         options |= {"batch_size": batch_size, "k": k, "seed": seed, "device": device, "precision": precision}
         settings = {option: value for option, value in options.items() if value is not None}
         with Terminal(quiet=quiet) as observer:
-            from noisyknn.benchmark.drawing import check_matplotlib, draw
-            from noisyknn.benchmark.figures import FIGURES, prepare
             from noisyknn.data.table import write_table
+            from noisyknn.paper.drawing import check_matplotlib, draw
+            from noisyknn.paper.figures import FIGURES, prepare
 
             kind = FIGURES[name]
             for option, value in (("every", every), ("k", k), ("episodes", episodes)):

@@ -13,8 +13,8 @@ from noisyknn.errors import NoisyKnnError, UsageError, counted, first_ten
 from noisyknn.observer import Observer
 
 if TYPE_CHECKING:
-    from noisyknn.benchmark.cells import Cell
-    from noisyknn.benchmark.paper import Figures, Metric
+    from noisyknn.paper.cells import Cell
+    from noisyknn.paper.published import Figures, Metric
 
 THEIRS = "the preset's"
 EpochsOption = Annotated[int | None, typer.Option(help="Passes over the images in each episode.", show_default=THEIRS)]
@@ -78,11 +78,11 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         quiet: QuietOption = False,
         debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
     ) -> None:
-        from noisyknn.benchmark.cells import cells_of
-        from noisyknn.benchmark.data_set import noise_name, read_data_set
-        from noisyknn.benchmark.grid import check_methods, run_cells
-        from noisyknn.benchmark.paper import PRINTED, TEST_ACCURACY
-        from noisyknn.benchmark.torchvision_data import write_parts
+        from noisyknn.paper.cells import cells_of
+        from noisyknn.paper.data_set import noise_name, read_data_set
+        from noisyknn.paper.grid import check_methods, run_cells
+        from noisyknn.paper.published import PRINTED, TEST_ACCURACY
+        from noisyknn.paper.torchvision_data import write_parts
 
         theirs = PRINTED[metric].get(data_set, {})
         planned = theirs or TEST_ACCURACY[data_set]  # where the table has no such data set
@@ -150,10 +150,10 @@ def table3(
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
     """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
-    from noisyknn.benchmark.cells import cells_of
-    from noisyknn.benchmark.data_set import read_clothing1m
-    from noisyknn.benchmark.grid import check_methods, run_cells
-    from noisyknn.benchmark.paper import AS_GIVEN, CLOTHING1M
+    from noisyknn.paper.cells import cells_of
+    from noisyknn.paper.data_set import read_clothing1m
+    from noisyknn.paper.grid import check_methods, run_cells
+    from noisyknn.paper.published import AS_GIVEN, CLOTHING1M
 
     methods = methods or [method for method, _ in CLOTHING1M]
     options: dict[str, object] = {"backbone": backbone, "weights": weights, "image_size": image_size, "k": k}
@@ -201,7 +201,7 @@ def _report(
     data_set: str, metric: "Metric", theirs: "Figures", records: Sequence[Mapping[str, Any]], *, as_json: bool
 ) -> None:
     """Print what the trials come to, beside the paper's figures."""
-    from noisyknn.benchmark.cells import describe, means
+    from noisyknn.paper.cells import describe, means
 
     ours = means(records, metric)
     if not as_json:

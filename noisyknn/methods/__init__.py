@@ -11,7 +11,7 @@ from noisyknn.methods.joint_optimization import joint_optimization, learn_soft_l
 from noisyknn.methods.pencil import pencil
 from noisyknn.methods.selknn import selknn
 from noisyknn.methods.sl import sl
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 
 METHODS: Mapping[str, Method] = {
     "crossfit": crossfit,

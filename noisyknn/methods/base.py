@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
+from noisyknn.knn.search import Search
 from noisyknn.models.backbone import Backbone
-from noisyknn.neighbors.base import Search
-from noisyknn.training.episode import Plan, Trained
+from noisyknn.training.trainer import Plan, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Correction:
     vote; -1 where nobody has voted yet."""
     evidence: Tensor
     """(N, C) float16: how likely each class is by what was learnt of the sample, as log-probabilities that have yet to
-    be calibrated (`noisyknn.trust`)."""
+    be calibrated (`noisyknn.calibration`)."""
     distances: Tensor
     """(N,) mean distance to the neighbours, large where a sample is like nothing that was learnt; 0 where unknown."""
     references: Tensor

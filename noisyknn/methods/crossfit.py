@@ -4,7 +4,7 @@ Samples are dealt into folds, copies of an image together. Each episode trains o
 then judges the samples of that one; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What counts for a
 sample is the network's own opinion and the vote of its nearest neighbours among the samples that were learnt from,
 mixed as logarithms. After each episode this evidence, made as sure as that of the other networks, is calibrated
-(`noisyknn.trust`) and becomes, with the given label, the posterior probability of every class.
+(`noisyknn.calibration`) and becomes, with the given label, the posterior probability of every class.
 
 The first network learns labels as they are given, by a loss that is robust to wrong ones. From then on each image is
 learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too); of the folds
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from noisyknn.calibration.calibrate import aligned, calibrate, tiled
 from noisyknn.errors import InputError
+from noisyknn.knn.vote import poll_uncertain
 from noisyknn.methods.base import Correction, Episode, Task, labelled
 from noisyknn.methods.selknn import select_references
-from noisyknn.neighbors.vote import poll_uncertain
-from noisyknn.trust.calibration import aligned, calibrate, tiled
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import torch
 
 from noisyknn.errors import UsageError
+from noisyknn.knn.vote import poll
 from noisyknn.methods.base import Correction, Episode, Task, labelled
-from noisyknn.neighbors.vote import poll
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 
 
 def deep_knn(task: Task, last: Episode | None) -> Iterator[Episode]:

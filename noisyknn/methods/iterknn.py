@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from noisyknn.knn.vote import poll
 from noisyknn.methods.base import Correction, Episode, Task, iterate, labelled
-from noisyknn.neighbors.vote import poll
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 
 
 def iterknn(task: Task, last: Episode | None) -> Iterator[Episode]:

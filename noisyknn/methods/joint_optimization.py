@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from noisyknn.config import Config
 from noisyknn.methods.base import Episode, Task, labelled, without_votes
-from noisyknn.models.losses import cross_entropy, expected_loss
-from noisyknn.training.episode import Fixed, Plan, Trained
+from noisyknn.training.losses import cross_entropy, expected_loss
+from noisyknn.training.trainer import Fixed, Plan, Trained
 
 BEGIN, WINDOW, SECOND = 70 / 200, 10 / 200, 120 / 200
 """When labels begin to change, over how many epochs they are averaged, and the second step: shares of the first."""

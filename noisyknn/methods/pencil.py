@@ -18,7 +18,7 @@ another. For another number C of classes they are α · 10 / C, and λ · C / 10
 the first gradient smaller: with α = 0.1 no label of more than twenty classes could flip. λ is for batches of 128, and
 for 130 epochs of the second stage, in each of which a sample moves once. A shorter second stage has several moves of a
 sample in each of its epochs, as many in all: in one large move, labels of which the network is unsure would flip to
-and fro. The paper has other α, β, λ and rates for asymmetric noise (`noisyknn.benchmark.grid`) and for CIFAR-100.
+and fro. The paper has other α, β, λ and rates for asymmetric noise (`noisyknn.paper.grid`) and for CIFAR-100.
 `epochs` are those of all stages, and 70 and 200 of 320 keep their share: the paper's presets have 120 and 40. Momentum
 is Nesterov's. Samples without a label are not learnt, and get what the network says.
 """
@@ -33,8 +33,8 @@ from torch.nn import functional as F
 
 from noisyknn.config import Config
 from noisyknn.methods.base import Episode, Task, labelled, without_votes
-from noisyknn.models.losses import cross_entropy
-from noisyknn.training.episode import Plan, Rate
+from noisyknn.training.losses import cross_entropy
+from noisyknn.training.trainer import Plan, Rate
 
 FIRST, SECOND = 70 / 320, 200 / 320
 """Where the first and the second stage end: shares of all epochs."""

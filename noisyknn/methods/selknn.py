@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from noisyknn.errors import UsageError
+from noisyknn.knn.vote import poll
 from noisyknn.methods.base import Correction, Episode, Task, iterate, labelled
 from noisyknn.methods.iterknn import label_correction
-from noisyknn.neighbors.vote import poll
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 
 
 def selknn(task: Task, last: Episode | None) -> Iterator[Episode]:

@@ -20,11 +20,11 @@ import safetensors.torch
 import torch
 
 import noisyknn
-from noisyknn import pipeline
+from noisyknn import api
+from noisyknn.calibration.decide import Verdict, decide
 from noisyknn.models.model_file import load_model
-from noisyknn.results import NEW_COLUMNS
-from noisyknn.training.episode import Trainer
-from noisyknn.trust.decide import Verdict, decide
+from noisyknn.output import NEW_COLUMNS
+from noisyknn.training.trainer import Trainer
 from tests.cli.conftest import Cli
 from tests.small_data import FAST_SETTINGS, as_options, contents
 
@@ -341,7 +341,7 @@ def test_a_saved_model_learns_the_labels_of_the_table(
     fit = Trainer.fit
     monkeypatch.setattr(Trainer, "fit", remember)
     # one label is changed by hand in each, so that what is learnt cannot be what an episode ended with
-    monkeypatch.setattr("noisyknn.pipeline.decide", lambda *arguments: swapped(decide(*arguments)))
+    monkeypatch.setattr("noisyknn.api.decide", lambda *arguments: swapped(decide(*arguments)))
     assert clean(*options, "--save-model", data / "out" / "model.safetensors").code == 0
     ((labels, gamma, episode),) = learnt
     names = pd.read_csv(fixed)["corrected_label"]
@@ -601,7 +601,7 @@ def stop_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "write_table", stop)
+    monkeypatch.setattr(api, "write_table", stop)
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
@@ -629,7 +629,7 @@ def test_a_gpu_that_is_too_small_is_told_with_its_cure(clean: Cli, monkeypatch: 
     def fill(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("noisyknn.training.episode.Trainer.on_targets", fill)
+    monkeypatch.setattr("noisyknn.training.trainer.Trainer.on_targets", fill)
     result = clean()
     assert result.code == 1
     assert "noisyknn: the GPU has too little free memory; give a smaller --batch-size for a new run" in result.stderr

@@ -21,7 +21,7 @@ def test_help_needs_none_of_the_heavy_packages() -> None:
 
 
 def test_cleaning_does_not_wait_for_scikit_learn() -> None:
-    code = "import sys, noisyknn.pipeline; print('sklearn' in sys.modules)"
+    code = "import sys, noisyknn.api; print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

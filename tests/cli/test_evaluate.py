@@ -240,7 +240,7 @@ def test_without_cleanlab_the_other_rules_are_compared(
     cli: Cli, fixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     PROBABILITIES.to_parquet(tmp_path / "p.parquet")
-    monkeypatch.setattr("noisyknn.rules.has_cleanlab", lambda: False)
+    monkeypatch.setattr("noisyknn.evaluation.rules.has_cleanlab", lambda: False)
     result = cli("evaluate", fixed, "--truth-column", "truth", "--probabilities", tmp_path / "p.parquet", "--json")
     assert "pip install 'noisyknn[bench]'" in result.stderr
     rules = [one["rule"] for one in json.loads(result.stdout)["rules"]]

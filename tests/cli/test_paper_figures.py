@@ -10,10 +10,10 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image
 
-from noisyknn.benchmark import drawing
-from noisyknn.benchmark.figures import FIGURES
 from noisyknn.demo import write_digits
 from noisyknn.observer import Silent
+from noisyknn.paper import drawing
+from noisyknn.paper.figures import FIGURES
 from tests.cli.conftest import Cli, Result
 from tests.small_data import Listening
 

@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 import noisyknn
-from noisyknn.benchmark import grid, torchvision_data
-from noisyknn.benchmark.cells import Cell, CellFolder
-from noisyknn.benchmark.held_out import accuracy
-from noisyknn.benchmark.paper import LABEL_RECOVERY, TEST_ACCURACY
 from noisyknn.demo import write_digits
 from noisyknn.errors import InputError, MachineError, UsageError
 from noisyknn.models.factory import build_backbone
 from noisyknn.models.model_file import save_model
 from noisyknn.observer import Silent
+from noisyknn.paper import grid, torchvision_data
+from noisyknn.paper.cells import Cell, CellFolder
+from noisyknn.paper.held_out import accuracy
+from noisyknn.paper.published import LABEL_RECOVERY, TEST_ACCURACY
 from tests.cli.conftest import Cli, Result
 from tests.small_data import draw
 

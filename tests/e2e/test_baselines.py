@@ -10,7 +10,7 @@ import noisyknn
 from noisyknn.data.noise import inject, transition_rows
 from noisyknn.demo import write_digits
 from noisyknn.errors import InterruptedRunError
-from noisyknn.training.episode import Trainer
+from noisyknn.training.trainer import Trainer
 from tests.small_data import FAST_SETTINGS, draw
 
 BASELINES = ("ce", "sl", "joint-optimization", "pencil", "deep-knn")
@@ -26,7 +26,7 @@ def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_stopped_anywhere_it_ends_the_same(
     method: str, stopped_after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noisyknn.training.episode.SECONDS_BETWEEN_CHECKPOINTS", -1)
+    monkeypatch.setattr("noisyknn.training.trainer.SECONDS_BETWEEN_CHECKPOINTS", -1)
     table = draw(tmp_path / "images")
     whole = noisyknn.clean(
         tmp_path / "images", table, method=method, save_model=tmp_path / "whole.safetensors", **SETTINGS
@@ -53,9 +53,9 @@ def test_stopped_anywhere_it_ends_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_epoch", counting)
         if stopped_after == "its episode":
-            patched.setattr("noisyknn.pipeline._final_network", interrupted)
+            patched.setattr("noisyknn.api._final_network", interrupted)
         elif stopped_after == "its network":
-            patched.setattr("noisyknn.pipeline.write_model", interrupted)
+            patched.setattr("noisyknn.api.write_model", interrupted)
         with pytest.raises(InterruptedRunError):
             noisyknn.clean(tmp_path / "images", table, **settings)
     before, epochs = epochs, 0

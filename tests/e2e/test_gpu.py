@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 import noisyknn
-from noisyknn.benchmark.speed import NoCheckpoints
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels
 from noisyknn.demo import write_digits
+from noisyknn.knn.search import find_search, nearest
+from noisyknn.knn.torch_search import TorchSearch
 from noisyknn.models.factory import build_backbone
-from noisyknn.neighbors.base import find_search, nearest
-from noisyknn.neighbors.torch_search import TorchSearch
-from noisyknn.training import graphs
-from noisyknn.training.episode import Trainer
+from noisyknn.paper.speed import NoCheckpoints
+from noisyknn.training import cuda_graphs
+from noisyknn.training.trainer import Trainer
 from tests.small_data import Listening
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -78,9 +78,9 @@ def test_neighbours_are_those_that_a_cpu_finds(dimensions: int, offset: float) -
 
 
 def test_graphs_train_as_single_steps_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "EAGER_STEPS", sys.maxsize)
+    monkeypatch.setattr(cuda_graphs, "EAGER_STEPS", sys.maxsize)
     single = losses(trainer())
-    monkeypatch.setattr(graphs, "EAGER_STEPS", 2)
+    monkeypatch.setattr(cuda_graphs, "EAGER_STEPS", 2)
     torch.testing.assert_close(losses(trainer()), single, rtol=1e-3, atol=1e-3)
 
 

@@ -19,11 +19,11 @@ SETTINGS: dict[str, Any] = {**FAST_SETTINGS, "epochs": 10, "episodes": 3, "folds
 
 DIES = """
 import os, signal, sys
-from noisyknn import runs
+from noisyknn.run_dir import RunDirectory
 from noisyknn.cli import main
-from noisyknn.training import episode
+from noisyknn.training import trainer
 
-owner = {"RunDirectory": runs.RunDirectory, "os": os}[sys.argv.pop(1)]
+owner = {"RunDirectory": RunDirectory, "os": os}[sys.argv.pop(1)]
 name, count = sys.argv.pop(1), int(sys.argv.pop(1))
 original, calls = getattr(owner, name), 0
 
@@ -37,7 +37,7 @@ def dying(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(owner, name, dying)
-episode.SECONDS_BETWEEN_CHECKPOINTS = 0
+trainer.SECONDS_BETWEEN_CHECKPOINTS = 0
 main()
 """
 """Takes a function and a number, and dies of SIGKILL when that call of it returns (or, of fsync, begins)."""
@@ -45,18 +45,18 @@ main()
 SLOW = """
 import signal
 import time
-from noisyknn import runs
+from noisyknn.run_dir import RunDirectory
 from noisyknn.cli import main
-from noisyknn.training import episode
+from noisyknn.training import trainer
 
-save = runs.RunDirectory.save
+save = RunDirectory.save
 
 def slow(*arguments):
     save(*arguments)
     time.sleep(0.1)
 
-runs.RunDirectory.save = slow
-episode.SECONDS_BETWEEN_CHECKPOINTS = 0
+RunDirectory.save = slow
+trainer.SECONDS_BETWEEN_CHECKPOINTS = 0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have told its background jobs to ignore
 main()
 """

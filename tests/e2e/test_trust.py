@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import noisyknn
-from noisyknn import metrics
 from noisyknn.data.noise import inject, transition_rows
 from noisyknn.demo import write_digits
+from noisyknn.evaluation import metrics
 from tests.small_data import FAST_SETTINGS, Listening, draw
 
 LONGER = {**FAST_SETTINGS, "epochs": 6}

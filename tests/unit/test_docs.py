@@ -15,7 +15,7 @@ import noisyknn
 from noisyknn import cli, config
 from noisyknn.config import Config, make_config, read_config
 from noisyknn.data import table
-from noisyknn.results import NEW_COLUMNS
+from noisyknn.output import NEW_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

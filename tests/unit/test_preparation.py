@@ -153,7 +153,7 @@ def test_what_cannot_work_is_refused(
 
 
 def test_a_search_that_is_not_installed_is_refused(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noisyknn.neighbors.faiss_search.is_installed", lambda: False)
+    monkeypatch.setattr("noisyknn.knn.faiss_search.is_installed", lambda: False)
     with pytest.raises(UsageError, match="--search faiss needs faiss: pip install"):
         job_of(images, search="faiss")
 

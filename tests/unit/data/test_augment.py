@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisyknn.benchmark.pictures import write_pictures
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels, affine, color_jitter, crop_and_flip
 from noisyknn.data.store import decode_all
+from noisyknn.paper.pictures import write_pictures
 
 PLAIN = Config(crop_padding=0, flip=False, rotation=0, translation=0, jitter=0)
 EVERYTHING = Config(crop_padding=2, flip=True, rotation=20, translation=0.2, jitter=0.4)

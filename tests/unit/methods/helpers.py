@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
+from noisyknn.knn.torch_search import TorchSearch
 from noisyknn.methods.base import CarryOut, Task, Train, TrainOnTargets
 from noisyknn.models.factory import build_backbone
-from noisyknn.neighbors.torch_search import TorchSearch
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 
 
 def noisy_labels(samples: int, classes: int, seed: int = 0) -> Tensor:

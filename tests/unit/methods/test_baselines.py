@@ -9,7 +9,7 @@ from noisyknn.errors import UsageError
 from noisyknn.methods.ce import ce
 from noisyknn.methods.deep_knn import deep_knn, learn_what_is_left
 from noisyknn.methods.sl import sl
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import make_task, slow_vote, trained_of
 
 GIVEN = torch.tensor([0, 1, 2, -1, 1, 0])

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from noisyknn.calibration.calibrate import calibrate
 from noisyknn.config import Config
 from noisyknn.errors import InputError
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Episode, Task
 from noisyknn.methods.crossfit import crossfit, deal
-from noisyknn.training.episode import Trained
-from noisyknn.trust.calibration import calibrate
+from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import MODEL, make_task
 
 CONFIG = Config(method="crossfit", k=5, episodes=4, folds=2)

@@ -7,7 +7,7 @@ from torch import Tensor
 from noisyknn.config import Config
 from noisyknn.methods import METHODS
 from noisyknn.methods.base import Correction, Episode, Task, gamma_of, iterate, labelled
-from noisyknn.training.episode import Trained
+from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import fake_train, make_task, noisy_labels, trained_of
 
 CONFIG = Config(k=5, episodes=6, reference_start=0.4, reference_step=0.2)

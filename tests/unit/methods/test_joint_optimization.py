@@ -6,7 +6,7 @@ from torch import Tensor
 
 from noisyknn.config import Config
 from noisyknn.methods.joint_optimization import JointObjective, joint_optimization, learn_soft_labels
-from noisyknn.training.episode import Plan, Trained
+from noisyknn.training.trainer import Plan, Trained
 from tests.unit.methods.helpers import make_task, trained_of
 
 GIVEN = torch.tensor([0, 2, 1, 1])

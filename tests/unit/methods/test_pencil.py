@@ -8,7 +8,7 @@ from noisyknn.config import Config
 from noisyknn.errors import UsageError
 from noisyknn.methods.pencil import PencilObjective, Stages, pencil
 from noisyknn.presets import overridden, preset_settings
-from noisyknn.training.episode import Plan, Trained
+from noisyknn.training.trainer import Plan, Trained
 from tests.unit.methods.helpers import make_task, trained_of
 
 GIVEN = torch.tensor([0, 2, 1, 1])

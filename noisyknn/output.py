@@ -1,0 +1,191 @@
+"""What a run gives back: the table with its new columns, and the summary."""
+
+import collections
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from noisyknn.calibration.decide import LIKELY
+from noisyknn.data.table import Label, LabelTable
+from noisyknn.evaluation import metrics
+
+Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+NEW_COLUMNS = ("corrected_label", "confidence", "cumulative_loss", "label_score", "is_label_issue", "status")
+DECIMALS = 6
+MOST_FLIPS = 100
+FEWEST_ROWS = 0.1
+"""Expected rows from which on a flip is listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What `noisyknn.clean` gives back."""
+
+    table: pd.DataFrame
+    """Every input row and column in input order, then the columns of NEW_COLUMNS."""
+    summary: dict[str, Any]
+    """Figures of the run, as ``--summary`` writes them."""
+    history: list[dict[str, Any]]
+    """One entry per epoch and one per episode."""
+    probabilities: pd.DataFrame
+    """What `label_score` and `confidence` came from, row by row: see `probability_table`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The verdict, spread over all N rows of the table; rows whose image is unreadable hold -1 and NaN."""
+
+    labels: Labels
+    """(N,) corrected labels, class indices."""
+    confidence: Floats
+    """(N,) probability that the corrected label is right."""
+    label_score: Floats
+    """(N,) probability that the given label is right; 0 where none was given."""
+    prior: Floats
+    """(N, C) probability of each class, the given label left out of account."""
+    no_class: Floats
+    """(N,) probability that the image belongs to none of the classes."""
+    voted: Labels
+    """(N,) class that most neighbours have."""
+    left_out: npt.NDArray[np.bool_]
+    """(N,) rows that the method would not learn from, though it does not correct them."""
+    doubt: float
+    """Probability that the given labels have nothing to do with the images."""
+    flips: npt.NDArray[np.float64]
+    """(C, C) expected number of rows of each true class (first) and given label, among readable rows that have one."""
+    cumulative_loss: Floats
+    """(N,) low is likely clean."""
+    readable: npt.NDArray[np.bool_]
+    """(N,)"""
+
+
+def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
+    """The input table with the columns of NEW_COLUMNS behind its own."""
+    given = table.given_labels
+    corrected = fill_unreadable(outcome.labels, outcome.readable, given)
+    scored = outcome.readable & (given >= 0)
+    index = table.table.frame.index
+    columns = {
+        "corrected_label": table.as_column(corrected),
+        "confidence": pd.Series(outcome.confidence.round(DECIMALS).astype(np.float64).round(DECIMALS), index),
+        "cumulative_loss": pd.Series(outcome.cumulative_loss.astype(np.float64).round(DECIMALS), index),
+        "label_score": pd.Series(
+            np.where(scored, outcome.label_score, np.nan).astype(np.float64).round(DECIMALS), index
+        ),
+        "is_label_issue": pd.Series((given >= 0) & ((corrected != given) | unlikely(outcome)), index),
+        "status": pd.Series(statuses(outcome, given, corrected), index, dtype="str"),
+    }
+    return table.table.frame.assign(**columns)
+
+
+def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
+    """Of every row its path, ``vote``, the class that most neighbours have, and a column ``p(CLASS)`` for each class.
+
+    These are the probabilities of the classes by the image alone, with the given label left out of account; they are
+    what other tools, such as cleanlab, call out-of-sample predicted probabilities. Unreadable rows have none.
+    """
+    frame = pd.DataFrame({table.path_column: table.table.frame[table.path_column]})
+    frame["vote"] = table.as_column(fill_unreadable(outcome.voted, outcome.readable, table.given_labels))
+    columns = dict(zip(prediction_columns(table.classes)[1:], outcome.prior.T, strict=True))
+    return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+
+
+def prediction_columns(classes: Sequence[Label]) -> list[str]:
+    """Names of the columns of `probability_table`, but for the first, of paths."""
+    return ["vote", *(f"p({label})" for label in classes)]
+
+
+def unlikely(outcome: Outcome) -> npt.NDArray[np.bool_]:
+    """Rows (N,) whose given label is more likely wrong than right, or that the method leaves out."""
+    return outcome.readable & ((outcome.label_score < LIKELY) | outcome.left_out)
+
+
+def fill_unreadable(labels: Labels, readable: npt.NDArray[np.bool_], given: Labels) -> Labels:
+    """Corrected labels (N,): an unreadable row keeps its given label or, where it has none, gets the commonest."""
+    commonest = np.bincount(labels[readable]).argmax()
+    fallback = np.where(given >= 0, given, commonest)
+    return np.where(readable, labels, fallback)
+
+
+def statuses(outcome: Outcome, given: Labels, corrected: Labels) -> list[str]:
+    """What became of each row: ``unreadable``, ``filled``, ``corrected``, ``uncertain`` or ``kept``."""
+    conditions = [~outcome.readable, given < 0, corrected != given, unlikely(outcome)]
+    chosen: list[str] = np.select(conditions, ["unreadable", "filled", "corrected", "uncertain"], "kept").tolist()
+    return chosen
+
+
+def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: Mapping[str, object]) -> dict[str, Any]:
+    """Figures of a run: rows by status, classes before and after, and how right it is where `truth` (N,) is known."""
+    given = table.given_labels
+    corrected = fill_unreadable(outcome.labels, outcome.readable, given)
+    counts = collections.Counter(statuses(outcome, given, corrected))
+    summary: dict[str, Any] = {
+        **about,
+        "rows": len(given),
+        "status": {name: counts[name] for name in ("kept", "corrected", "uncertain", "filled", "unreadable")},
+        **noise_figures(table, outcome),
+        "classes": [
+            {"label": label, "given": int((given == c).sum()), "corrected": int((corrected == c).sum())}
+            for c, label in enumerate(table.classes)
+        ],
+    }
+    if truth is not None:
+        summary["truth"] = accuracy_figures(given, corrected, truth)
+        known = truth >= 0
+        calibration = metrics.calibration(outcome.confidence[known].astype(np.float64), (corrected == truth)[known])
+        summary["truth"]["calibration_error"] = None if calibration is None else calibration.error
+    return summary
+
+
+def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
+    """What the run learnt about the noise, without any true label; of the readable rows.
+
+    ``estimated_noise_rate`` is the expected share of wrong labels among the given ones, ``expected_right`` that of
+    right labels among all these rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given
+    label, expected number of rows and their share of the true class. ``no_class`` is the expected number of images that
+    belong to none; their labels are wrong too, and in none of the flips. ``doubt`` is as in `Outcome`.
+    """
+    scored = outcome.readable & (table.given_labels >= 0)
+    shares = outcome.flips / outcome.flips.sum(1, keepdims=True).clip(min=1e-9)
+    wrong = outcome.flips - np.diag(outcome.flips.diagonal())
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:MOST_FLIPS]
+    pairs = [(int(a), int(b)) for a, b in zip(*np.unravel_index(largest, wrong.shape), strict=True)]
+    return {
+        "estimated_noise_rate": float(1 - outcome.label_score[scored].mean(dtype=np.float64)),
+        "expected_right": {
+            "before": float(outcome.label_score[outcome.readable].mean(dtype=np.float64)),
+            "after": float(outcome.confidence[outcome.readable].mean(dtype=np.float64)),
+        },
+        "no_class": round(float(outcome.no_class[outcome.readable].sum(dtype=np.float64)), 1),
+        "doubt": round(outcome.doubt, 4),
+        "flips": [
+            {
+                "true": table.classes[a],
+                "given": table.classes[b],
+                "rows": round(float(wrong[a, b]), 1),
+                "share": round(float(shares[a, b]), 4),
+            }
+            for a, b in pairs
+            if wrong[a, b] >= FEWEST_ROWS
+        ],
+    }
+
+
+def accuracy_figures(given: Labels, corrected: Labels, truth: Labels) -> dict[str, float]:
+    """Shares of the rows whose truth is known: right before and after, right made wrong, wrong made right.
+
+    One truth must be known.
+    """
+    known = truth >= 0
+    true, before, after = truth[known], given[known], corrected[known]
+    return {
+        "given_accuracy": metrics.given_accuracy(true, before),
+        "recovery": metrics.recovery(true, after),
+        "broken": metrics.broken(true, before, after),
+        "fixed": metrics.fixed(true, before, after),
+    }

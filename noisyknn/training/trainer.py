@@ -1,0 +1,354 @@
+"""Training one episode: a fresh network, Eq. 7, and per-sample losses on the way (Algorithm 1, lines 3 to 8).
+
+Symbols: N samples, B samples of a batch, D features.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from noisyknn.config import Config
+from noisyknn.data.augment import Pixels
+from noisyknn.errors import MachineError
+from noisyknn.models.backbone import Backbone
+from noisyknn.observer import Observer
+from noisyknn.training.cuda_graphs import Logits, graphed
+from noisyknn.training.learner import Learner, new_optimizer
+from noisyknn.training.loss_tracker import LossTracker
+from noisyknn.training.losses import LossFn, cross_entropy, expected_loss, mixed_loss, symmetric_cross_entropy
+from noisyknn.training.memory import Memory
+from noisyknn.training.schedule import CYCLE, cyclic_rate, image_size, learning_rate, stretched
+
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """What one epoch of training was like."""
+
+    episode: int
+    epoch: int
+    loss: float
+    """Mean training loss on the current labels."""
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What the training of one episode leaves for the correction."""
+
+    features: Tensor
+    """(N, D) float32: pooled output of the chosen stage."""
+    log_probabilities: Tensor
+    """(N, C) float16: log of what the network takes each class's probability for; as sure as the network is."""
+    cumulative_loss: Tensor
+    """(N,) float32: each sample's loss on its current label minus the epoch's mean, summed over the epochs."""
+    model: Backbone
+    """The network, in evaluation mode."""
+
+
+Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Training losses (B,) and the losses (B,) to keep track of, from float32 logits (B, C) of samples (B,)."""
+Rate = Callable[[int, float], float]
+"""Learning rate of the step that comes when a share, from 0 to 1, of the epoch of that index is done."""
+
+
+class Objective(Protocol):
+    """What a network is trained towards, if that changes as it trains."""
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """All that it has learnt so far, changed in place: checkpoints keep it."""
+        ...
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Get ready for the epoch of that index."""
+        ...
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Losses`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An objective that stays the same."""
+
+    losses: Losses
+    state: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes."""
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses."""
+        return self.losses(logits, samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one network is trained."""
+
+    rows: Tensor
+    """(R,) the samples that it learns from."""
+    objective: Objective
+    epochs: int
+    rate: Rate
+    ranked_from: int = 0
+    """Index of the epoch from which on losses are summed up."""
+    start: Backbone | None = None
+    """The network to go on with, which is changed; one with its initial weights if not given."""
+    after_epoch: Callable[[int, Backbone, Tensor], None] = lambda *_: None
+    """Told the index of each epoch that is done, the network and the cumulative losses (N,)."""
+
+
+class Checkpoints(Protocol):
+    """Keeps the state of an unfinished episode."""
+
+    def load(self, episode: int) -> tuple[int, dict[str, Tensor]] | None:
+        """Number of epochs done and the state, if any was saved within this episode."""
+        ...
+
+    def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
+        """Replace what was saved before."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Everything that the episodes of a run share; calling it trains one of them."""
+
+    pixels: Pixels
+    given_labels: Tensor
+    """(N,) class indices, -1 for none, on the device."""
+    new_model: Callable[[], Backbone]
+    """Makes the network with its initial weights θ0."""
+    config: Config
+    device: torch.device
+    bf16: bool
+    checkpoints: Checkpoints
+    on_epoch: Callable[[EpochReport], None]
+    observer: Observer
+    memory: Memory = dataclasses.field(default_factory=Memory)
+
+    def __call__(self, labels: Tensor, gamma: float, episode: int) -> Trained:
+        """Lines 3 to 8 of Algorithm 1, and the features that line 9 needs.
+
+        Raises MachineError when a loss, a feature or a probability is no longer a number.
+        """
+        if self.config.method == "selknn" and self.config.selector == "o2u":
+            plan = self.plan(labels, gamma)
+            epochs, rate = plan.epochs + CYCLE, partial(cyclic_rate, self.config)
+            return self.carry_out(dataclasses.replace(plan, epochs=epochs, rate=rate, ranked_from=plan.epochs), episode)
+        return self.carry_out(self.plan(labels, gamma), episode)
+
+    def on_targets(
+        self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool, stretch: float
+    ) -> Trained:
+        """Train a new network on the samples `rows` (R,), of which each may belong to several classes.
+
+        `targets` gives the probabilities (B, C) of samples (B,); the loss is the expected one, that of the
+        configuration where it has to be `robust` to wrong labels, else cross-entropy. The cumulative losses
+        are those on the given labels, where there are any. There are `stretch` times the epochs of the configuration,
+        and the schedule keeps its shape. Raises MachineError as `__call__` does.
+        """
+        loss = _loss(self.config) if robust else cross_entropy
+
+        def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            given, expected = self.given_labels[samples], expected_loss(logits, targets(samples), loss)
+            return expected, torch.where(given >= 0, loss(logits, given.clamp_min(0)), expected)
+
+        epochs, rate = stretched(self.config.epochs, stretch), partial(learning_rate, self.config, stretch=stretch)
+        return self.carry_out(Plan(rows=rows, objective=Fixed(losses), epochs=epochs, rate=rate), episode)
+
+    def carry_out(self, plan: Plan, episode: int) -> Trained:
+        """Train a new network as the plan says; raises MachineError as `__call__` does."""
+        return self._look(*self._fit(plan, episode), episode)
+
+    def fit(self, labels: Tensor, gamma: float, episode: int) -> tuple[Backbone, Tensor]:
+        """Train a new network on current labels (N,), -1 for none; returns it with the cumulative losses (N,).
+
+        Raises MachineError when the loss is no longer a number.
+        """
+        return self._fit(self.plan(labels, gamma), episode)
+
+    def plan(self, labels: Tensor, gamma: float) -> Plan:
+        """Training on the loss of Eq. 7 as the configuration says; arguments as for `fit`."""
+        given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
+        loss = _loss(self.config)
+
+        def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            return mixed_loss(logits, labels[samples], given[samples], gamma, loss)
+
+        return Plan(
+            rows=torch.nonzero(labels >= 0)[:, 0],
+            objective=Fixed(losses),
+            epochs=self.config.epochs,
+            rate=partial(learning_rate, self.config),
+        )
+
+    def _fit(self, plan: Plan, episode: int) -> tuple[Backbone, Tensor]:
+        """Train a new network as the plan says; returns it with the cumulative losses (N,)."""
+        config, name, rows = self.config, self._name(episode), plan.rows
+        model = (plan.start or self.new_model()).to(self.device).to(memory_format=torch.channels_last)
+        tracker = LossTracker(len(self.given_labels), self.device)
+        optimizer = new_optimizer(model, config, bf16=self.bf16)
+        logits = Logits(model, self.device, bf16=self.bf16)
+        learner = Learner(
+            model=model,
+            logits=logits,
+            # what another thread copies to a GPU would break into the making of a graph
+            whole_logits=graphed(logits, self.device) if self.pixels.at_hand else logits,
+            optimizer=optimizer,
+            tracker=tracker,
+            objective=plan.objective.state,
+        )
+        self.observer.start(name, plan.epochs * len(rows), "images")
+        first = self._resume(learner, episode, plan.epochs)
+        self.observer.advance(first * len(rows))
+        saved = time.monotonic()
+        for epoch in range(first, plan.epochs):
+            started = time.monotonic()
+            plan.objective.begin_epoch(epoch)
+            if epoch == plan.ranked_from:
+                tracker.cumulative.zero_()
+            with _seeded(_seed(config.seed, episode, epoch), self.device) as generator:
+                self._train_epoch(learner, plan, epoch, generator)
+            loss = float(tracker.end_epoch(rows))
+            if not math.isfinite(loss):
+                raise self._diverged(f"epoch {epoch + 1} of {name}")
+            seconds = time.monotonic() - started
+            plan.after_epoch(epoch, model, tracker.cumulative)
+            speed = len(rows) / seconds
+            self.on_epoch(
+                EpochReport(episode=episode, epoch=epoch, loss=loss, seconds=seconds, images_per_second=speed)
+            )
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS and epoch + 1 < plan.epochs:
+                self.checkpoints.save(episode, epoch + 1, learner.state())
+                saved = time.monotonic()
+        return model, tracker.cumulative
+
+    def _look(self, model: Backbone, cumulative_loss: Tensor, episode: int) -> Trained:
+        """What the trained network makes of every sample."""
+        features, log_probabilities = self.inspect(model)
+        # The last step may be the one that went too far, or so far that a search would; neither needs memory.
+        if not (features.norm().isfinite() and log_probabilities.amin().isfinite()):
+            raise self._diverged(self._name(episode))
+        return Trained(
+            features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss, model=model
+        )
+
+    def inspect(self, model: Backbone) -> tuple[Tensor, Tensor]:
+        """Features (N, D) float32 and log-probabilities (N, C) float16 of all samples.
+
+        Both are averaged over the mirror images where flips are trained on.
+        """
+        model.eval()
+        samples = torch.arange(len(self.given_labels), device=self.device)
+        batches = torch.split(samples, self.config.batch_size)  # what fits into memory in training fits here
+        features, logs = samples.new_empty(0, 0), samples.new_empty(0, 0)
+        for batch, images in zip(batches, self.pixels.ahead(batches, self.pixels.plain), strict=True):
+            work = partial(self._inspect_parts, model, images)
+            own_features, own_logs = self.memory.fit(work, len(batch), self.observer)
+            if not len(features):  # joining a list at the end would hold everything twice
+                features = own_features.new_empty(len(samples), own_features.shape[1])
+                logs = own_logs.new_empty(len(samples), own_logs.shape[1])
+            features[batch], logs[batch] = own_features, own_logs
+        return features, logs
+
+    def _inspect_parts(self, model: Backbone, images: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        pieces = torch.tensor_split(images, parts)
+        features, logs = zip(*(self._inspect_batch(model, piece) for piece in pieces), strict=True)
+        return torch.cat(features), torch.cat(logs)
+
+    @torch.no_grad()
+    def _inspect_batch(self, model: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+        views = (images, images.flip(3)) if self.config.flip else (images,)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits, features = zip(*(model.logits_and_features(view) for view in views), strict=True)
+        logs = torch.stack([part.float().log_softmax(1) for part in logits]).mean(0)
+        return torch.stack(features).mean(0), logs.log_softmax(1).half()
+
+    def _train_epoch(self, learner: Learner, plan: Plan, epoch: int, generator: torch.Generator) -> None:
+        config = self.config
+        order = plan.rows[torch.randperm(len(plan.rows), generator=generator, device=self.device)]
+        batches = torch.tensor_split(order, _batch_count(len(order), config.batch_size))
+        learner.model.train()
+        size = image_size(config, epoch, plan.epochs)
+        augmented = self.pixels.ahead(batches, lambda batch: self.pixels.augmented(batch, size, config, generator))
+        for step, (batch, images) in enumerate(zip(batches, augmented, strict=True)):
+            for group in learner.optimizer.param_groups:
+                group["lr"] = plan.rate(epoch, step / len(batches))
+            work = partial(self._gradients, learner, plan.objective, batch, images)
+            losses = self.memory.fit(work, len(batch), self.observer)
+            learner.optimizer.step()
+            learner.tracker.record(batch, losses)
+            self.observer.advance(len(batch))
+
+    def _gradients(self, learner: Learner, objective: Objective, batch: Tensor, images: Tensor, parts: int) -> Tensor:
+        """Leave the gradients of the batch's mean loss in the model; returns the losses (B,) to keep track of."""
+        learner.optimizer.zero_grad()
+        logits = learner.whole_logits if parts == 1 else learner.logits
+        tracked = []
+        for samples, view in zip(torch.tensor_split(batch, parts), torch.tensor_split(images, parts), strict=True):
+            total, losses = objective(logits(view), samples)
+            (total.mean() * (len(samples) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            tracked.append(losses.detach())
+        return torch.cat(tracked)
+
+    def _resume(self, learner: Learner, episode: int, epochs: int) -> int:
+        """Take up the state saved within this episode, if any; returns the number of epochs that are done."""
+        saved = self.checkpoints.load(episode)
+        if saved is None:
+            return 0
+        epochs_done, state = saved
+        learner.restore(state)
+        self.observer.note(f"resuming {self._name(episode)} after epoch {epochs_done} of {epochs}")
+        return epochs_done
+
+    def _name(self, episode: int) -> str:
+        episodes = self.config.episodes
+        return f"episode {episode + 1} of {episodes}" if episode < episodes else "final training"
+
+    def _diverged(self, where: str) -> MachineError:
+        return MachineError(f"training diverged in {where}; try a lower --lr than {self.config.lr:g}")
+
+
+def _batch_count(samples: int, batch_size: int) -> int:
+    """How many batches of even size an epoch has; none of a single sample, which BatchNorm cannot learn from."""
+    return max(1, min(math.ceil(samples / batch_size), samples // 2))
+
+
+def _loss(config: Config) -> LossFn:
+    if config.loss == "ce":
+        return partial(cross_entropy, label_smoothing=config.label_smoothing)
+    return partial(
+        symmetric_cross_entropy,
+        alpha=config.alpha,
+        beta=config.beta,
+        log_zero=config.log_zero,
+        label_smoothing=config.label_smoothing,
+    )
+
+
+def _seed(*numbers: int) -> int:
+    """One seed from several numbers; near ones give unrelated seeds."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    """A generator on the device; torch's global one, which dropout draws from, is seeded too and restored at last."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield torch.Generator(device).manual_seed(seed)
