@@ -121,7 +121,7 @@ class Config:
     later_rate: float = 1.0
     """Rate that the last stage of Joint Optimization or PENCIL begins with, as a multiple of ``lr``."""
     search: Literal["auto", "torch", "faiss"] = "auto"
-    """Who finds neighbours; ``auto`` takes faiss on a CPU without bf16 where it is installed, else torch."""
+    """k-NN backend; ``auto`` takes faiss on a CPU where it is installed, else torch."""
 
     device: Device = "auto"
     """``auto`` (the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""

@@ -10,9 +10,8 @@ import torch
 from noisyknn.data.store import available_memory
 from noisyknn.knn.search import fastest_search
 from noisyknn.presets import DEFAULT_METHOD, auto_settings
-from noisyknn.processor import bf16_features
 from noisyknn.run_dir import cache, unfinished
-from noisyknn.training.device import find_device, wants_bf16
+from noisyknn.training.device import bf16_features, find_device, wants_bf16
 
 GIB = 1 << 30
 

@@ -170,7 +170,7 @@ def clean(
     search: Annotated[
         Literal["auto", "torch", "faiss"] | None,
         typer.Option(
-            help="Who finds neighbours: auto takes faiss, where installed, on a CPU without bf16.",
+            help="k-NN backend: auto takes faiss, if installed, on a CPU; torch elsewhere.",
             show_default="auto",
             rich_help_panel=CORRECTION,
         ),

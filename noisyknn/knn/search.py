@@ -13,10 +13,8 @@ from torch import Tensor
 
 from noisyknn.errors import UsageError
 from noisyknn.knn import faiss_search
-from noisyknn.knn.bf16_search import Bf16Search
 from noisyknn.knn.faiss_search import FaissSearch
-from noisyknn.knn.torch_search import Tf32Search, TorchSearch
-from noisyknn.processor import bf16_features
+from noisyknn.knn.torch_search import TorchSearch
 
 SPARE = 8
 """Candidates asked for beyond k + 1, so that rounding in a search cannot push a true neighbour out."""
@@ -28,8 +26,8 @@ work at once, 256 MiB."""
 
 
 Search = Callable[[Tensor, int], Callable[[Tensor], Tensor]]
-"""Takes references (R, D) and a count <= R, and returns what finds candidates for queries (Q, D): the indices (Q, count
-or more), int64 and in any order, of the references nearest to each, and maybe some more; all float32 on one device.
+"""Takes references (R, D) and a count <= R; what it returns finds candidates for queries (Q, D): the indices (Q, count)
+of the references nearest to each, int64 and in any order; all float32 on one device.
 
 Searches may compute |q|² - 2 q·r + |r|², which cancels the digits that count where features lie far from the origin:
 the references have zero mean, and queries are shifted alike.
@@ -58,19 +56,12 @@ def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -
     if name == "faiss" or (name == "auto" and fastest_search(device) == "faiss"):
         faiss_search.check_loads()
         return FaissSearch
-    if device.type == "cuda":
-        return Tf32Search
-    return Bf16Search if _is_cpu_with_bf16(device) else TorchSearch
+    return TorchSearch
 
 
 def fastest_search(device: torch.device) -> Literal["torch", "faiss"]:
-    """``faiss`` on a CPU without instructions for bf16 where it is installed, else ``torch``."""
-    is_slow_cpu = device.type == "cpu" and not _is_cpu_with_bf16(device)
-    return "faiss" if is_slow_cpu and faiss_search.is_installed() else "torch"
-
-
-def _is_cpu_with_bf16(device: torch.device) -> bool:
-    return device.type == "cpu" and bool(bf16_features())
+    """``faiss`` on a CPU where it is installed, else ``torch``."""
+    return "faiss" if device.type == "cpu" and faiss_search.is_installed() else "torch"
 
 
 def nearest(
@@ -94,7 +85,7 @@ def nearest(
     everyone = torch.arange(len(features), device=features.device) if samples is None else samples
     find = search(pool, count)
     for tile in torch.split(everyone, tile_rows):
-        rows = references[find(features[tile] - centre)]  # (Q, count or more)
+        rows = references[find(features[tile] - centre)]  # (Q, count)
         squared = _squared_distances(features, tile, rows)
         squared[rows == tile[:, None]] = torch.inf
         # as bits, floats that are not negative are integers of the same order, and rows settle ties

@@ -3,12 +3,12 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from noisyknn.config import Config, Precision
 from noisyknn.errors import MachineError, UsageError
-from noisyknn.processor import bf16_features
 
 TINY_STEP = 1 << 16
 """Pixels of a batch below which one thread trains about as fast as several."""
@@ -38,6 +38,15 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     if device.type == "cuda":  # torch.cuda.is_bf16_supported counts emulation, and asks the current GPU only
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(bf16_features())
+
+
+def bf16_features() -> list[str]:
+    """The processor's instructions for bf16: ``amx_bf16``, ``avx512_bf16``, both or (also off Linux) none."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return []
+    return [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
 
 
 def thread_count(config: Config) -> int:

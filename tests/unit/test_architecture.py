@@ -27,7 +27,6 @@ LAYERS = (
     "data",
     "run_dir",
     "files",
-    "processor",
     "observer",
     "config",
     "errors",

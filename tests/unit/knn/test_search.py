@@ -5,20 +5,17 @@ import torch
 from torch import Tensor
 
 from noisyknn.errors import MachineError, UsageError
-from noisyknn.knn import bf16_search, faiss_search, torch_search
+from noisyknn.knn import faiss_search, torch_search
 from noisyknn.knn import search as search_module
-from noisyknn.knn.bf16_search import Bf16Search
 from noisyknn.knn.faiss_search import FaissSearch
 from noisyknn.knn.search import Neighbors, Search, angular_distances, fastest_search, find_search, nearest
-from noisyknn.knn.torch_search import Tf32Search, TorchSearch
+from noisyknn.knn.torch_search import TorchSearch
 
 NEEDS_FAISS = pytest.mark.skipif(not faiss_search.is_installed(), reason="faiss is not installed")
 SEARCHES = pytest.mark.parametrize(
     "search",
     [
         pytest.param(TorchSearch, id="torch"),
-        pytest.param(Tf32Search, id="torch-gpu"),
-        pytest.param(Bf16Search, id="torch-bf16"),
         pytest.param(FaissSearch, id="faiss", marks=NEEDS_FAISS),
     ],
 )
@@ -159,9 +156,6 @@ def test_tiles_change_nothing(search: Search, elements: int, monkeypatch: pytest
     monkeypatch.setattr(search_module, "QUERIES", 23)
     monkeypatch.setattr(torch_search, "REFERENCES_PER_TILE", 7)
     monkeypatch.setattr(torch_search, "CPU_ELEMENTS", 5 * 7)
-    monkeypatch.setattr(bf16_search, "REFERENCES_PER_TILE", 7)
-    monkeypatch.setattr(bf16_search, "QUERIES_PER_TILE", 5)
-    monkeypatch.setattr(bf16_search, "SPARE", 1)
     features = draw(50, 4)
     features[[5, 6, 30]] = features[49].clone()
     check(features, list(range(50)), 4, search)
@@ -172,15 +166,11 @@ def test_tiles_change_nothing(search: Search, elements: int, monkeypatch: pytest
 @pytest.mark.parametrize("count", [1, 7, 12, 30])
 def test_a_search_finds_the_nearest_rows(search: Search, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_search, "REFERENCES_PER_TILE", 11)
-    monkeypatch.setattr(bf16_search, "REFERENCES_PER_TILE", 11)
-    monkeypatch.setattr(bf16_search, "SPARE", 0)
     references, queries = draw(30, 4), draw(9, 4, seed=1)
     found = search(references, count)(queries)
     assert found.dtype == torch.int64
     distances = (queries[:, None] - references).square().sum(2)
-    most = min(2 * count, 30) if search in (Tf32Search, Bf16Search) else count
-    assert len(found) == 9
-    assert count <= found.shape[1] <= most
+    assert found.shape == (9, count)
     for row, nearest_rows in enumerate(distances.argsort(1)[:, :count].tolist()):
         assert set(nearest_rows) <= set(found[row].tolist())
         assert len(set(found[row].tolist())) == found.shape[1]
@@ -235,16 +225,11 @@ def test_features_and_references_are_left_alone() -> None:
 
 
 @NEEDS_FAISS
-@pytest.mark.parametrize("features", [[], ["avx512_bf16"]])
-def test_auto_takes_faiss_on_a_cpu_without_bf16_only(features: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module, "bf16_features", lambda: features)
+def test_auto_takes_faiss_on_a_cpu_only() -> None:
     gpu = torch.device("cuda")
-    assert find_search("auto", CPU) is (Bf16Search if features else FaissSearch)
-    assert find_search("torch", CPU) is (Bf16Search if features else TorchSearch)
-    assert find_search("faiss", CPU) is FaissSearch
-    assert (fastest_search(CPU), fastest_search(gpu)) == ("torch" if features else "faiss", "torch")
-    assert find_search("auto", gpu) is Tf32Search
-    assert find_search("faiss", gpu) is FaissSearch
+    assert [find_search(name, CPU) for name in ("auto", "torch", "faiss")] == [FaissSearch, TorchSearch, FaissSearch]
+    assert [find_search(name, gpu) for name in ("auto", "torch", "faiss")] == [TorchSearch, TorchSearch, FaissSearch]
+    assert (fastest_search(CPU), fastest_search(gpu)) == ("faiss", "torch")
 
 
 @NEEDS_FAISS
@@ -259,7 +244,6 @@ def test_faiss_stays_on_the_cpu_where_the_features_are(monkeypatch: pytest.Monke
 
 def test_without_faiss_auto_takes_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: False)
-    monkeypatch.setattr(search_module, "bf16_features", list)
     assert find_search("auto", CPU) is TorchSearch
     with pytest.raises(UsageError, match=r"--search faiss needs faiss: pip install 'noisyknn\[cpu\]'"):
         find_search("faiss", CPU)
@@ -278,122 +262,10 @@ def test_faiss_is_found_without_being_loaded(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_faiss_that_cannot_be_loaded_is_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: True)
-    monkeypatch.setattr(search_module, "bf16_features", list)
     monkeypatch.setitem(sys.modules, "faiss", None)  # importing it raises ImportError
     with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*--search torch"):
         find_search("auto", CPU)
     assert find_search("torch", CPU) is TorchSearch
-
-
-def test_products_in_tf32_lose_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queries whose nearest cannot be told from TF32 are searched again in float32, and only they."""
-    near_ties = 1 + 0.01 * draw(200, 8)
-    features = torch.cat([near_ties, 5 * draw(200, 8, seed=1)])
-    features -= features.mean(0)
-    searched = []
-    whole = torch_search._search
-
-    def counting(references: Tensor, norms: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        searched.append(len(queries))
-        return whole(references, norms, queries, count)
-
-    monkeypatch.setattr(torch_search, "_search", counting)
-    found = Tf32Search(features, 10)(features)
-    assert searched[0] == 400
-    assert 200 <= searched[1] < 300
-    exact = torch.cdist(features.double(), features.double()).topk(10, largest=False).indices
-    for row in range(400):
-        assert set(exact[row].tolist()) <= set(found[row].tolist())
-    rounded = torch_search._rounded(features)
-    _, coarse = whole(rounded, features.square().sum(1), rounded, 20)
-    missed = [row for row in range(200) if not set(exact[row].tolist()) <= set(coarse[row].tolist())]
-    assert len(missed) > 100  # what would be lost
-
-
-@pytest.mark.parametrize("spread", [0.3, 3e-3, 0.0])
-def test_products_in_bf16_lose_no_neighbour(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of points, and of a cluster so tight that two pieces of a number tell them apart, or not, or nothing does."""
-    features = torch.cat([3 + spread * draw(200, 8), 5 * draw(400, 8, seed=1)])
-    features -= features.mean(0)
-    searched: list[int] = []
-    queries, in_float32 = bf16_search.Columns.queries, TorchSearch.__call__
-
-    def counting(self: bf16_search.Columns, asked: Tensor) -> tuple[Tensor, Tensor]:
-        searched.append(len(asked))
-        return queries(self, asked)
-
-    def counting_too(self: TorchSearch, asked: Tensor) -> Tensor:
-        searched.append(len(asked))
-        return in_float32(self, asked)
-
-    monkeypatch.setattr(bf16_search.Columns, "queries", counting)
-    monkeypatch.setattr(TorchSearch, "__call__", counting_too)
-    monkeypatch.setattr(bf16_search, "SPARE", 0)
-    monkeypatch.setattr(bf16_search, "TRIAL", 600)
-    search = Bf16Search(features, 20)
-    found = search(features)
-    assert searched[0] == 600
-    assert 200 <= searched[1] < 400
-    assert len(searched) == 2 if spread == 0.3 else 200 <= searched[2] < 300
-    searched.clear()
-    assert torch.equal(search(features[:100]), found[:100])  # of the cluster alone
-    assert searched == [100, 100, 100][: 2 if spread == 0.3 else 3]
-    searched.clear()
-    search(features[:100])
-    assert searched == [100]  # what has proven nothing is not tried again
-    squared = (features[:, None].double() - features.double()).square().sum(2)
-    farthest = squared.gather(1, found).sort(1).values[:, :20]
-    torch.testing.assert_close(farthest, squared.sort(1).values[:, :20], rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("pieces", [1, 2])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_bf16_columns_lose_no_more_than_they_say(pieces: int, scale: float) -> None:
-    references, queries = scale * draw(70, 30), scale * draw(40, 30, seed=1)
-    queries[0] = references[0]
-    columns = bf16_search.Columns(references, pieces)
-    asked, lost = columns.queries(queries)
-    assert columns.references.dtype == asked.dtype == torch.bfloat16
-    halves = (queries[:, None].double() - references.double()).square().sum(2) / 2
-    error = (asked.double() @ columns.references.double().T - halves - lost[:, None]).abs() / lost[:, None]
-    assert 0.05 < error.max() <= 1
-    assert (lost < 2.0 ** (-7 * pieces) * halves.mean()).all()
-
-
-@pytest.mark.parametrize(("width", "count"), [(1, 1), (31, 1), (32, 1), (203, 6), (203, 7), (203, 203), (203, 300)])
-def test_the_smallest_by_groups_are_those_by_sorting(width: int, count: int) -> None:
-    values = torch.randint(-3, 1 << 15, (9, width), generator=torch.Generator().manual_seed(0)).short()
-    values[0] = 7  # all equal
-    found, places = bf16_search.smallest(values, count)
-    assert torch.equal(values.gather(1, places), found.short())
-    assert torch.equal(found.sort(1).values, values.sort(1).values[:, :count].int())
-    assert all(len(set(row)) == len(row) for row in places.tolist())
-
-
-def test_tf32_has_ten_bits_and_the_switch_for_it_is_put_back() -> None:
-    values = draw(100, 10) * 10 ** draw(100, 10, seed=1)
-    rounded = torch_search._rounded(values)
-    assert ((rounded - values).abs() <= values.abs() / 2**11).all()
-    assert torch.equal(torch_search._rounded(rounded), rounded)
-    assert ((rounded.view(torch.int32) & 0x1FFF) == 0).all()
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    for tf32 in (True, False):
-        with torch_search._products(tf32=tf32):
-            newer = getattr(matmul, "fp32_precision", None)  # torch 2.9 and later
-            assert newer == ("tf32" if tf32 else "ieee") if newer else matmul.allow_tf32 == tf32
-        assert matmul.allow_tf32 == before
-
-
-def test_few_candidates_are_left_where_rounding_leaves_no_doubt() -> None:
-    features = draw(500, 8)
-    assert 20 <= Tf32Search(features, 20)(features).shape[1] < 25
-
-
-def test_what_is_no_number_finds_something() -> None:
-    features = draw(50, 4)
-    features[7] = torch.nan
-    assert Tf32Search(features, 5)(features).shape[0] == 50
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9")
@@ -403,7 +275,7 @@ def test_a_program_that_asks_for_tf32_itself_finds_its_choice_again() -> None:
     matmul.fp32_precision = "tf32"
     try:
         features = draw(200, 8)
-        found = Tf32Search(features, 5)(features)
+        found = TorchSearch(features, 5)(features)
         assert (found == torch.arange(200)[:, None]).any(1).all()
         assert matmul.fp32_precision == "tf32"
     finally:

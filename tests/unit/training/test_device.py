@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from noisyknn.config import Config, Precision
 from noisyknn.errors import MachineError, UsageError
 from noisyknn.training import device
-from noisyknn.training.device import find_device, thread_count, threads, wants_bf16
+from noisyknn.training.device import bf16_features, find_device, thread_count, threads, wants_bf16
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
@@ -87,3 +88,26 @@ def test_tiny_steps_take_one_thread_and_others_all() -> None:
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "features"),
+    [
+        ("fpu avx512f amx_tile amx_bf16 avx512_bf16", ["amx_bf16", "avx512_bf16"]),
+        ("avx512_bf16 avx2", ["avx512_bf16"]),
+        ("fpu avx512f avx512_bf16_not", []),
+    ],
+)
+def test_instructions_are_read_from_the_processors_flags(
+    flags: str, features: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert bf16_features() == features
+
+
+def test_without_a_list_of_flags_there_are_no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_text(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert bf16_features() == []
