@@ -25,9 +25,8 @@ from noisyknn.errors import InterruptedRunError, MachineError, UsageError, first
 from noisyknn.files import as_path, check_outputs, takes_bytes, write_json
 from noisyknn.history import Progress
 from noisyknn.knn.search import find_search
-from noisyknn.methods import FINAL_TRAININGS, METHODS
-from noisyknn.methods.base import Correction, Episode, Task, gamma_of
-from noisyknn.models.backbone import Backbone
+from noisyknn.methods.algorithm1 import Correction, Episode, Task, final_network, gamma_of
+from noisyknn.methods.spec import find_method
 from noisyknn.models.model_file import save_model as write_model
 from noisyknn.observer import Observer, Silent
 from noisyknn.output import Labels, Outcome, Result, fixed_table, probability_table, summarise
@@ -69,33 +68,33 @@ def clean(
     Raises InputError, UsageError, MachineError and InterruptedRunError (see `noisyknn.errors`).
     """
     observer = observer or Silent()
-    folder, source, target = as_path("--images", images), _source(labels), _target(out)
+    folder, source, target = as_path("`images`", images), _source(labels), _target(out)
     config_file, run_folder, model_file, probability_file, summary_file = (
         None if file is None else as_path(option, file)
         for option, file in (
-            ("--config", config),
-            ("--run-dir", run_dir),
-            ("--save-model", save_model),
-            ("--save-probabilities", save_probabilities),
-            ("--summary", summary),
+            ("`config`", config),
+            ("`run_dir`", run_dir),
+            ("`save_model`", save_model),
+            ("`save_probabilities`", save_probabilities),
+            ("`summary`", summary),
         )
     )
     if table_format not in (None, *get_args(Format)):
-        raise UsageError(f"--format {table_format!r} is not one of {', '.join(get_args(Format))}")
+        raise UsageError(f"`format` {table_format!r} is not one of {', '.join(get_args(Format))}")
     table_file = target if isinstance(target, Path) else None
     outputs = {
-        "--out": table_file,
-        "--save-model": model_file,
-        "--save-probabilities": probability_file,
-        "--summary": summary_file,
+        "`out`": table_file,
+        "`save_model`": model_file,
+        "`save_probabilities`": probability_file,
+        "`summary`": summary_file,
     }
     refuse_inside(run_folder, outputs)
     check_outputs(outputs, [source if isinstance(source, Path) else None, config_file], overwrite=overwrite)
-    for option, file in (("--out", table_file), ("--save-probabilities", probability_file)):
+    for option, file in (("`out`", table_file), ("`save_probabilities`", probability_file)):
         if file is not None:
             format_of(file, table_format, option)
     if model_file is not None and model_file.suffix != ".safetensors":
-        raise UsageError(f"--save-model {model_file} does not end in .safetensors, which is what is written")
+        raise UsageError(f"`save_model` {model_file} does not end in .safetensors, which is what is written")
     table = read_labels(source, path_column=path_column, label_column=label_column, chosen_format=table_format)
     overrides = {**(read_config(config_file) if config_file else {}), **settings}
     job = prepare(table, folder, truth_column, preset, overrides, observer)
@@ -114,7 +113,7 @@ def clean(
             raise InterruptedRunError(f"interrupted; the same command goes on from what {run.path} holds") from error
         except torch.OutOfMemoryError as error:
             raise MachineError(
-                f"the GPU has too little free memory; give a smaller --batch-size for a new run, and remove {run.path}"
+                f"the GPU has too little free memory; give a smaller `batch_size` for a new run, and remove {run.path}"
             ) from error
         run.finish(result.summary)
     return result
@@ -125,7 +124,7 @@ def _source(labels: Any) -> Path | BinaryIO | pd.DataFrame:
     if isinstance(labels, pd.DataFrame):
         return labels
     if isinstance(labels, str | os.PathLike):
-        return as_path("--labels", labels)
+        return as_path("`labels`", labels)
     try:
         binary = isinstance(labels.read(0), bytes)
     except (AttributeError, TypeError, ValueError):  # no stream, closed, or open for writing only
@@ -138,7 +137,7 @@ def _source(labels: Any) -> Path | BinaryIO | pd.DataFrame:
 def _target(out: Any) -> Path | BinaryIO | None:
     """Where the table goes; raises UsageError for what takes none, before all the work is lost to it."""
     if isinstance(out, str | os.PathLike):
-        return as_path("--out", out)
+        return as_path("`out`", out)
     if out is not None and not takes_bytes(out):
         raise UsageError("out is a path or a binary stream that is open for writing, such as open(file, 'wb')")
     return cast(BinaryIO | None, out)
@@ -155,7 +154,7 @@ def _run(job: Job, run: RunDirectory, model_file: Path | None, observer: Observe
     last = _episodes(trainer, task, run, progress)
     outcome = _verdict(trainer, last, rows, store)
     if model_file is not None:
-        model = _final_network(trainer, task, last, torch.from_numpy(outcome.labels[rows]).to(trainer.device))
+        model = final_network(task, last, torch.from_numpy(outcome.labels[rows]).to(trainer.device))
         write_model(model_file, model, _model_metadata(table, config, trainer.pixels))
     about = {"seconds": round(time.monotonic() - started, 1), "config": dataclasses.asdict(config)}
     return Result(
@@ -209,20 +208,9 @@ def _task(trainer: Trainer, digests: Labels, classes: int) -> Task:
         classes=classes,
         digests=torch.from_numpy(digests).to(trainer.device),
         config=trainer.config,
-        train=trainer,
-        train_on_targets=trainer.on_targets,
-        carry_out=trainer.carry_out,
+        train=trainer.train,
         search=find_search(trainer.config.search, trainer.device),
     )
-
-
-def _final_network(trainer: Trainer, task: Task, last: Episode, corrected: Tensor) -> Backbone:
-    """The classifier that the method ends with, or one that learns the `corrected` labels (N,)."""
-    if last.network is not None:
-        return last.network
-    if task.config.method in FINAL_TRAININGS:
-        return FINAL_TRAININGS[task.config.method](task, last).model
-    return trainer.fit(corrected, 0.0, task.config.episodes)[0]  # Algorithm 1, line 13
 
 
 def _episodes(trainer: Trainer, task: Task, run: RunDirectory, progress: Progress) -> Episode:
@@ -231,7 +219,7 @@ def _episodes(trainer: Trainer, task: Task, run: RunDirectory, progress: Progres
     last = _load_episode(run, trainer)
     if last is not None:
         trainer.observer.note(f"resuming after episode {last.index + 1} of {config.episodes}")
-    for episode in METHODS[config.method](task, last):
+    for episode in find_method(config.method).run(task, last):
         _save_episode(run, episode)
         progress.add_episode(episode)
         last = episode

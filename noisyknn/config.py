@@ -1,4 +1,4 @@
-"""Every setting of a run, the presets of the paper, and how a preset, a file and options make one configuration.
+"""Every setting of a run, with its bounds, and how a file or a mapping of settings becomes a configuration.
 
 Symbols as in the paper: M reference fraction, k neighbours, gamma weight of the loss on the given labels.
 """
@@ -16,7 +16,6 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from noisyknn.errors import UsageError, first_ten
 
 Device = str
-MethodName = Literal["crossfit", "selknn", "iterknn", "ce", "sl", "joint-optimization", "pencil", "deep-knn"]
 LossName = Literal["ce", "sce"]
 Precision = Literal["auto", "fp32", "bf16"]
 SelectorName = Literal["loss", "o2u"]
@@ -28,9 +27,8 @@ PresetName = Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"]
 class Config:
     """One run's settings. The defaults are the paper's Section 4.2 for CIFAR-10."""
 
-    method: MethodName = "selknn"
-    """How labels are corrected: ``selknn`` (Algorithm 3), ``iterknn`` (Algorithm 2), ``crossfit``, which judges each
-    sample by networks that have not seen its label, or what the paper compares with (`noisyknn.methods`)."""
+    method: str = "selknn"
+    """How labels are corrected: a name of `noisyknn.methods.spec.METHODS`."""
     policy: PolicyName = "paper"
     """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
     min_confidence: float = 0.4
@@ -136,68 +134,25 @@ class Config:
         """The backbone with its width, in words."""
         return self.backbone + (f" of width {self.width:g}" if self.width != 1 else "")
 
-    def unused(self) -> frozenset[str]:
-        """Names of settings that have no effect beside the others."""
-        found = set[str]().union(*_OF_METHODS.values()) - _OF_METHODS[self.method]
-        if self.method == "selknn" and self.references_per_class is not None:
-            found |= _OF_SHARES
-        if self.policy == "paper":
-            found.add("min_confidence")
-        if self.schedule == "one-cycle":
-            found.add("drops")
-        if self.loss == "ce":
-            found |= {"alpha", "beta", "log_zero"}
-        if self.method in ("joint-optimization", "pencil"):
-            found |= {"schedule", "drops", "loss", "alpha", "beta", "log_zero", "label_smoothing"}
-        if self.method in ("ce", "sl"):
-            found.add("loss")
-        return frozenset(found)
-
     def __post_init__(self) -> None:
         """Check every value, from wherever it came; raises UsageError naming the option."""
         for name, hint in get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _checked(_option(name), getattr(self, name), hint))
+            object.__setattr__(self, name, _checked(f"`{name}`", getattr(self, name), hint))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not low <= number <= high:
                     limits = " to ".join(f"{limit:.12g}" for limit in (low, high))
-                    raise UsageError(f"{_option(name)} {number} is out of range ({limits})")
+                    raise UsageError(f"`{name}` {number} is out of range ({limits})")
         if self.store_size is not None and self.store_size < self.image_size:
             raise UsageError(
-                f"--image-size {self.image_size} is larger than the setting store_size, {self.store_size}: give "
-                f"{self.store_size} or less, or a larger store_size by --config of clean"
-            )
-        if self.method == "crossfit" and self.episodes < 2:
-            raise UsageError(
-                "--episodes 1 is too few for crossfit, which judges a part of the images in each; give 2 or more"
-            )
-        if self.method == "crossfit" and self.episodes < self.folds:
-            raise UsageError(
-                f"--episodes {self.episodes} is fewer than --folds {self.folds}: crossfit judges one fold an episode; "
-                "give more episodes or fewer folds, or another --method"
-            )
-        if self.method == "pencil" and self.epochs < 3:
-            raise UsageError(
-                f"--epochs {self.epochs} is too few for --method pencil, which has three stages; give 3 or more"
+                f"`image_size` {self.image_size} is larger than `store_size` {self.store_size}; give a smaller one "
+                "or store larger images"
             )
         if self.loss == "sce" and self.alpha == self.beta == 0:
-            raise UsageError("--alpha 0 and --beta 0 leave nothing to learn from; give one of them a weight")
+            raise UsageError("`alpha` 0 and `beta` 0 leave nothing to learn from; give one of them a weight")
 
 
-_OF_SHARES = {"reference_start", "reference_step"}
-_MIXED, _VOTED = {"episodes", "gamma", "gamma_decay"}, {"k", "search", "layer"}
-_OF_METHODS: Mapping[str, set[str]] = {
-    "crossfit": {"episodes", "folds", "policy", *_VOTED},
-    "selknn": {"policy", "references_per_class", "selector", *_MIXED, *_VOTED, *_OF_SHARES},
-    "iterknn": {"policy", *_MIXED, *_VOTED},
-    "ce": {"policy"},
-    "sl": {"policy"},
-    "joint-optimization": {"policy", "prior_weight", "entropy_weight", "later_rate"},
-    "pencil": {"policy", "compatibility_weight", "entropy_weight", "label_rate", "later_rate"},
-    "deep-knn": {"k", "search"},
-}
-"""The settings that not all methods use."""
 _HUGE = 1e9
 _LARGEST = sys.float_info.max
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -234,92 +189,21 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", 0, 2**32 - 1),
 )
 
-PRESETS: Mapping[str, Mapping[str, object]] = {
-    "mnist": {
-        "backbone": "cnn5",
-        "image_size": 28,
-        "crop_padding": 0,
-        "flip": False,
-        "rotation": 0.0,
-        "translation": 0.0,
-        "jitter": 0.0,
-        "epochs": 40,
-        "drops": (20, 30),
-        "batch_size": 256,
-        "alpha": 0.01,
-    },
-    "cifar10": {},
-    "cifar100": {"backbone": "preact_resnet56", "drops": (80, 120), "alpha": 6.0, "beta": 0.1},
-    "clothing1m": {
-        "backbone": "resnet50",
-        "weights": "DEFAULT",
-        "image_size": 224,
-        "store_size": 256,
-        "fit": "crop",
-        "crop_padding": 0,
-        "flip": False,
-        "rotation": 0.0,
-        "translation": 0.0,
-        "jitter": 0.0,
-        "episodes": 5,
-        "epochs": 15,
-        "drops": (5, 10),
-        "batch_size": 64,
-        "lr": 2e-3,
-        "weight_decay": 5e-3,
-        "alpha": 10.0,
-        "k": 500,
-        "references_per_class": 10_000,
-    },
-}
-"""Section 4.2 and 4.7 of the paper, as far as they differ from CIFAR-10's settings.
-
-Of Clothing1M two things differ from it: its crops of 224 pixels are taken from the whole image resized to a short edge
-of 256, ours from the centre of 256 x 256, which is what is stored; and torchvision's weights of ResNet-50 are newer,
-and better on ImageNet, than any of its year (`weights` may be a file of others)."""
-
-_BY_SGD: Mapping[str, object] = {"optimizer": "sgd", "weight_decay": 1e-4, "batch_size": 128}
-OF_METHODS: Mapping[str, Mapping[str, object]] = {
-    "ce": {"policy": "paper", "episodes": 1, "loss": "ce"},
-    "sl": {"policy": "paper", "episodes": 1, "loss": "sce"},
-    "joint-optimization": {"policy": "paper", "episodes": 1, "lr": 0.08, "later_rate": 2.5, **_BY_SGD},
-    "pencil": {"policy": "paper", "episodes": 1, "lr": 0.06, "later_rate": 10 / 3, **_BY_SGD},
-    "deep-knn": {"policy": "paper", "episodes": 1},
-}
-"""What goes before every preset: what a method is, and settings of its source."""
-_SECTION_4_7: Mapping[str, object] = {
-    **{name: PRESETS["clothing1m"][name] for name in ("lr", "weight_decay", "batch_size")},
-    "optimizer": "adam",
-    "later_rate": 1.0,
-}
-ON_CLOTHING1M: Mapping[str, Mapping[str, object]] = {
-    "joint-optimization": _SECTION_4_7,
-    "pencil": {
-        **_SECTION_4_7,
-        "compatibility_weight": 0.08 * (14 / 10),
-        "label_rate": 3000 * (128 / 64) * (10 / 14) * (6 / 130),
-    },
-}
-"""What goes before that preset in their stead: its own optimiser, and PENCIL's α 0.08 and λ 3000, which are for these
-very 14 classes. `noisyknn.methods.pencil` counts from 10, batches of 128 and 130 epochs of the second stage, which are
-undone here; that the authors' batches are of 64, and their second stage as long as ours of 6 epochs, is assumed. Joint
-Optimization keeps the α and β that it has for CIFAR-10."""
-
 
 def read_config(path: Path) -> dict[str, object]:
     """Settings from a TOML file, one ``name = value`` a line, unchecked; raises UsageError for what is no TOML."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # a byte order mark is no part of it
     except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"`config` {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not valid TOML: {error}") from error
+        raise UsageError(f"`config` {path} is not valid TOML: {error}") from error
     settings: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            raise UsageError(f"--config {path}: settings stand without a section; remove [{name}]")
+            raise UsageError(f"`config` {path}: settings stand without a section; remove [{name}]")
         if name.replace("-", "_") in settings:
-            raise UsageError(f"--config {path} sets {name} twice, once with - and once with _")
+            raise UsageError(f"`config` {path} sets {name} twice, once with - and once with _")
         settings[name.replace("-", "_")] = value
     return settings
 
@@ -330,10 +214,6 @@ def make_config(settings: Mapping[str, object]) -> Config:
     if unknown := [name for name in settings if name not in known]:
         raise UsageError(f"there is no setting {first_ten(unknown)}; settings are {', '.join(known)}")
     return Config(**settings)  # type: ignore[arg-type]  # Config checks each value against its field
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _checked(option: str, value: object, hint: object) -> object:

@@ -109,7 +109,7 @@ def _check_output(option: str, path: Path, inputs: Iterable[Path | None], overwr
         if any(read is not None and _same_file(read, path) for read in inputs):
             raise UsageError(f"{option} {path} is also an input; inputs are never modified, write to another file")
         if not overwrite:
-            raise UsageError(f"{option} {path} exists already; add --overwrite to replace it")
+            raise UsageError(f"{option} {path} exists already; add `overwrite=True` to replace it")
     with contextlib.suppress(FileNotFoundError):
         path.stat()  # tells what `exists` takes for a missing file, such as links that go round in a circle
     folder = Path(os.path.realpath(path)).parent

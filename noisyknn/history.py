@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Episode
+from noisyknn.methods.algorithm1 import Episode
+from noisyknn.methods.spec import find_method
 from noisyknn.observer import Observer
 from noisyknn.output import Labels
 from noisyknn.run_dir import RunDirectory
@@ -50,7 +51,7 @@ class Progress:
             "seconds": round(time.monotonic() - self._since, 3),
         }
         self._since = time.monotonic()
-        what = "labels learnt" if "k" in self._config.unused() else "references"  # which are those that vote
+        what = "labels learnt" if find_method(self._config.method).voters is None else "references"
         told = f"{entry['references']:,} {what}, {entry['differ_from_given']:,} labels differ from the given ones"
         if self._truth is not None:
             entry["recovery"] = float((labels == self._truth)[self._truth >= 0].float().mean())

@@ -9,7 +9,8 @@ import torch
 
 from noisyknn.data.store import available_memory
 from noisyknn.knn.search import fastest_search
-from noisyknn.presets import DEFAULT_METHOD, auto_settings
+from noisyknn.methods.spec import DEFAULT
+from noisyknn.presets import auto_settings
 from noisyknn.run_dir import cache, unfinished
 from noisyknn.training.device import bf16_features, find_device, wants_bf16
 
@@ -19,9 +20,7 @@ GIB = 1 << 30
 def examine() -> dict[str, Any]:
     """Processor, memory, GPUs, versions and unfinished runs; what ``--preset auto`` chooses for 20,000 small images."""
     device = find_device("auto")
-    settings, _ = auto_settings(
-        method=DEFAULT_METHOD, rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda"
-    )
+    settings, _ = auto_settings(method=DEFAULT, rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda")
     return {
         "cpu": {
             "machine": platform.machine(),

@@ -21,11 +21,12 @@ from noisyknn.data.paths import resolve_paths
 from noisyknn.data.table import Label, LabelTable, encode_labels, find_column, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.knn.search import find_search
+from noisyknn.methods.spec import DEFAULT, find_method, unused_settings
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone, check_bf16, check_size
 from noisyknn.observer import Observer
 from noisyknn.output import NEW_COLUMNS, Labels, prediction_columns
-from noisyknn.presets import DEFAULT_METHOD, describe, overridden, preset_settings
+from noisyknn.presets import describe, overridden, preset_settings
 from noisyknn.training.device import find_device, thread_count, wants_bf16
 from noisyknn.training.schedule import smaller_sizes
 
@@ -86,7 +87,7 @@ def prepare(
     if table.path_column in prediction_columns(table.classes):
         raise InputError(
             f"{table.table.name}: the column of paths is called {table.path_column!r}, like one of those that "
-            "--save-probabilities writes; rename it"
+            "`save_probabilities` writes; rename it"
         )
     truth = read_truth(table, truth_column)
     check_classes(table, table.given_labels, "")
@@ -114,13 +115,13 @@ def read_truth(table: LabelTable, column: str | None) -> Labels | None:
     if column is None:
         return None
     if column == table.label_column:
-        raise UsageError(f"--truth-column {column!r} is the column of given labels; name that with --label-column")
-    true_classes, truth = encode_labels(table.table, find_column(table.table, (), column, "--truth-column"))
+        raise UsageError(f"`truth_column` {column!r} is the column of given labels; name that with `label_column`")
+    true_classes, truth = encode_labels(table.table, find_column(table.table, (), column, "`truth_column`"))
     index = {label_text(label): c for c, label in enumerate(table.classes)}
     known = np.array([index.get(label_text(label), len(index)) for label in true_classes], dtype=np.int64)
     if (known == len(index)).all():
         raise InputError(
-            f"{table.table.name}: no label of --truth-column {column!r} is among the given ones; name another column"
+            f"{table.table.name}: no label of `truth_column` {column!r} is among the given ones; name another column"
         )
     return np.where(truth >= 0, known[truth], -1)
 
@@ -134,7 +135,7 @@ def configure(
     size, grey = typical_size(files)
     settings, reason = preset_settings(
         preset,
-        method=str(overrides.get("method", DEFAULT_METHOD)),
+        method=str(overrides.get("method", DEFAULT)),
         rows=labelled,
         classes=len(table.classes),
         size=size,
@@ -144,7 +145,7 @@ def configure(
     config = overridden(settings, overrides)
     find_search(config.search, device)  # one that is not installed is told now
     observer.note(reason)
-    if unused := sorted(config.unused() & overrides.keys()):
+    if unused := sorted(unused_settings(config) & overrides.keys()):
         observer.note(f"without effect beside the other settings: {first_ten(unused)}")
     observer.note(f"{describe(config)}; {'bf16' if wants_bf16(config.precision, device) else 'fp32'} on {device}")
     return config
@@ -154,20 +155,11 @@ def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -
     """Refuse given labels (N,), -1 for none, from which nothing can be learnt, or of which too few can vote."""
     check_classes(table, given, which)
     counts = np.bincount(given[given >= 0])
-    if "k" in config.unused():
-        return
-    if config.method == "crossfit":
-        voters = int(counts.sum()) * (config.folds - 1) // config.folds
-    elif config.method != "selknn":
-        voters = int(counts.sum())
-    elif config.references_per_class is not None:
-        voters = int(counts.clip(max=config.references_per_class).sum())
-    else:
-        voters = int(np.rint(config.reference_start * counts).clip(min=1).sum())
-    if voters <= config.k:
+    count_voters = find_method(config.method).voters
+    if count_voters is not None and (voters := count_voters(config, counts)) <= config.k:
         raise InputError(
             f"{table.table.name}: too few rows for {config.k} neighbours: of {counts.sum()} {which}rows with a label, "
-            f"{voters} vote in the first episode; give a smaller --k"
+            f"{voters} vote in the first episode; give a smaller `k`"
         )
 
 
@@ -184,7 +176,7 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
         ]
         raise InputError(
             f"{where}: classes with fewer than two {which}rows: {first_ten(named)}; correct a misspelt label, empty "
-            "the cell to have it filled, remove the row, or name another column with --label-column"
+            "the cell to have it filled, remove the row, or name another column with `label_column`"
         )
 
 

@@ -19,6 +19,7 @@ from noisyknn.cli.common import (
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import GateError, MachineError, UsageError, one_line
 from noisyknn.files import takes_bytes
+from noisyknn.methods.spec import METHODS, find_method
 
 SHOWN_FLIPS = 10
 CORRECTION, TRAINING, RESULTS = "Correction", "Training", "Results"  # how --help groups what may be left out
@@ -40,11 +41,9 @@ def clean(
     ] = None,
     table_format: FormatOption = None,
     method: Annotated[
-        Literal["crossfit", "selknn", "iterknn", "ce", "sl", "joint-optimization", "pencil", "deep-knn"] | None,
+        str | None,
         typer.Option(
-            help="crossfit: networks judge only labels that they have not seen. The paper's: selknn, labels of small "
-            "loss vote; iterknn, all labels vote. What it compares with: ce and sl, one network decides; "
-            "joint-optimization and pencil learn labels; deep-knn, a filter, corrects none.",
+            help="; ".join(f"{name}: {words}" for name, (_, words) in METHODS.items()) + ".",
             show_default="crossfit; selknn in the paper's presets",
             rich_help_panel=CORRECTION,
         ),
@@ -284,7 +283,7 @@ def clean(
     if not quiet:
         _show(result.summary, [out, save_model, save_probabilities, summary])
     rate, used = result.summary["estimated_noise_rate"], result.summary["config"]["method"]
-    if used != "crossfit" and not quiet:
+    if not find_method(used).held_out and not quiet:
         note(
             f"the networks of --method {used} have seen the labels: noise may be under-estimated, "
             "and confidence is not calibrated"

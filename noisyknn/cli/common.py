@@ -4,14 +4,17 @@ import contextlib
 import functools
 import io
 import os
+import re
 import signal
 import sys
 import traceback
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, ParamSpec, TextIO
 
 import typer
+from typer.models import OptionInfo
 
 from noisyknn import files
 from noisyknn.errors import NoisyKnnError, one_line
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 STANDARD_STREAM = Path("-")
+_OPTIONS: dict[str, str] = {}
+"""How settings are called on the line of the command that runs."""
 
 FormatOption = Annotated[
     Literal["csv", "parquet"] | None,
@@ -37,6 +42,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _prepare_streams()
+        _OPTIONS.clear()
+        _OPTIONS.update(_options_of(command))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
         try:
             command(*args, **kwargs)
@@ -116,10 +123,27 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path | No
     files.check_outputs(named, [path for path in inputs if path != STANDARD_STREAM], overwrite=overwrite)
 
 
+def _options_of(command: Callable[..., None]) -> dict[str, str]:
+    """How settings are called on a command's line: its parameters' names, also with ``=True``, to options."""
+    options: dict[str, str] = {}
+    for name, hint in typing.get_type_hints(command, include_extras=True).items():
+        (declared,) = getattr(hint, "__metadata__", [None])
+        if isinstance(declared, OptionInfo):
+            on, _, off = (declared.param_decls or (f"--{name.replace('_', '-')}",))[0].partition("/")
+            options |= {name: on, f"{name}=True": on, f"{name}=False": off}
+    return options
+
+
+def spoken(message: str) -> str:
+    """A message of the library, which names settings (`k`, `overwrite=True`), in the running command's options."""
+    elsewhere = "the setting {} (--config)" if "config" in _OPTIONS else "the setting {}"
+    return re.sub(r"`(\w+(?:=\w+)?)`", lambda name: _OPTIONS.get(name[1]) or elsewhere.format(name[1]), message)
+
+
 def note(message: str) -> None:
     """Print a message on standard error."""
     with _messages():
-        print(f"noisyknn: {one_line(message)}", file=sys.stderr)  # noqa: T201
+        print(f"noisyknn: {one_line(spoken(message))}", file=sys.stderr)  # noqa: T201
 
 
 def show_table(table: "Table", *, stderr: bool = False) -> None:

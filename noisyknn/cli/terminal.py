@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from noisyknn.cli.common import note
+from noisyknn.cli.common import note, spoken
 from noisyknn.errors import one_line
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Terminal:
         if self._quiet:
             return
         if self._bar is not None:
-            text = f"noisyknn: {one_line(message)}"
+            text = f"noisyknn: {one_line(spoken(message))}"
             self._bar.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             note(message)

@@ -24,7 +24,7 @@ def check_loads() -> None:
     try:
         import faiss  # noqa: F401
     except (ImportError, RuntimeError) as error:
-        raise MachineError(f"faiss is installed but cannot be loaded ({error}); --search torch does without") from error
+        raise MachineError(f"faiss is installed but cannot be loaded ({error}); `search` torch does without") from error
 
 
 class FaissSearch:
@@ -39,7 +39,7 @@ class FaissSearch:
         self._faiss, self._count, self._device = faiss, count, references.device
         self._uses_gpu = references.is_cuda and hasattr(faiss, "StandardGpuResources")
         if self._uses_gpu and count > MOST_ON_GPU:
-            raise MachineError(f"faiss finds no more than {MOST_ON_GPU:,} neighbours on a GPU; --search torch does")
+            raise MachineError(f"faiss finds no more than {MOST_ON_GPU:,} neighbours on a GPU; `search` torch does")
         self._pool = references.contiguous().cpu().numpy()
 
     def __call__(self, queries: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def find_search(name: Literal["auto", "torch", "faiss"], device: torch.device) -
     Raises UsageError where faiss is not installed, MachineError where it cannot be loaded.
     """
     if name == "faiss" and not faiss_search.is_installed():
-        raise UsageError("--search faiss needs faiss: pip install 'noisyknn[cpu]' or 'noisyknn[gpu]'")
+        raise UsageError("`search` faiss needs faiss: pip install 'noisyknn[cpu]' or 'noisyknn[gpu]'")
     if name == "faiss" or (name == "auto" and fastest_search(device) == "faiss"):
         faiss_search.check_loads()
         return FaissSearch

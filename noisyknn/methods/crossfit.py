@@ -22,15 +22,21 @@ the noise, so LEAK takes it back. Symbols: N samples, C classes.
 import math
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from noisyknn.calibration.calibrate import aligned, calibrate, tiled
-from noisyknn.errors import InputError
+from noisyknn.config import Config
+from noisyknn.errors import InputError, UsageError
 from noisyknn.knn.vote import poll_uncertain
-from noisyknn.methods.base import Correction, Episode, Task, labelled
+from noisyknn.methods.algorithm1 import Correction, Episode, Task, labelled
 from noisyknn.methods.selknn import select_references
+from noisyknn.methods.spec import COMMON_SETTINGS, VOTE_SETTINGS, Facts, MethodSpec
+from noisyknn.training.plan import soft_target_plan
+from noisyknn.training.schedule import PROGRESSIVE_COST
 
 VOTE_WEIGHT = 0.3
 """Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
@@ -53,7 +59,7 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
     images, known = (len(torch.unique(digests)) for digests in (task.digests, task.digests[labelled(given)]))
     if images < config.folds or known - math.ceil(known / config.folds) < LEAST_LEARNT:
         raise InputError(
-            f"too few of the images differ, pixel for pixel, for --folds {config.folds}: {images}, of which {known} "
+            f"too few of the images differ, pixel for pixel, for `folds` {config.folds}: {images}, of which {known} "
             "have a label; are these the right images?"
         )
     folds = deal(given, task.digests, config.folds, config.seed)
@@ -70,9 +76,16 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
         learnable = labelled(given) if index == 0 else rows
         learnt = learnable[~fold[learnable]]
         assessed = torch.nonzero(fold | (folds > index))[:, 0]
-        trained = task.train_on_targets(
-            learnt, beliefs.__getitem__, index, robust=index == 0, stretch=len(learnable) / len(learnt)
+        plan = soft_target_plan(
+            config,
+            given,
+            learnt,
+            beliefs.__getitem__,
+            index,
+            robust=index == 0,
+            stretch=len(learnable) / len(learnt),
         )
+        trained = task.train(plan)
         classes = torch.full_like(given, -1).index_copy(0, learnt, beliefs[learnt].argmax(1))
         clear = select_references(classes, trained.cumulative_loss, CLEAR, None)
         votes = poll_uncertain(trained.features, learnt, clear, beliefs, config.k, task.search, assessed)
@@ -138,3 +151,46 @@ def _beliefs(evidence: Tensor, given: Tensor, folds: Tensor, index: int) -> Tens
         return certain
     calibration = calibrate(evidence[judged], given[judged])
     return calibration.posterior(evidence, given).half()
+
+
+def _check(config: Config) -> None:
+    if config.episodes < 2:
+        raise UsageError(
+            "`episodes` 1 is too few for crossfit, which judges a part of the images in each; give 2 or more"
+        )
+    if config.episodes < config.folds:
+        raise UsageError(
+            f"`episodes` {config.episodes} is fewer than `folds` {config.folds}: crossfit judges one fold an episode; "
+            "give more episodes or fewer folds, or another `method`"
+        )
+
+
+def _voters(config: Config, counts: npt.NDArray[np.int64]) -> int:
+    return int(counts.sum()) * (config.folds - 1) // config.folds
+
+
+def _auto(facts: Facts) -> dict[str, object]:
+    """Few passes for each network: the first learns labels as given, and with twice as many it memorises them.
+
+    But a class of a handful of rows needs more passes, and has few rows to memorise.
+    """
+    enough = (28 if facts.grey else 36) * (2 if facts.rows < 8 * facts.classes else 1)
+    progressive = facts.pixels >= PROGRESSIVE_PIXELS
+    passes = min(max(PASSES * facts.passes / facts.rows, 8), enough) / 4
+    epochs = round(passes / (PROGRESSIVE_COST if progressive else 1))
+    return {"folds": 4, "episodes": 5, "epochs": epochs, "progressive": progressive, "optimizer": "muon"}
+
+
+PASSES = 1.35
+"""How many times as many images crossfit may train on as other methods: most of the time its images are smaller."""
+PROGRESSIVE_PIXELS = 24
+"""Smaller images have no pixels to spare."""
+SPEC = MethodSpec(
+    run=crossfit,
+    settings=COMMON_SETTINGS | VOTE_SETTINGS | {"episodes", "folds"},
+    words=lambda config: f"k = {config.k}, {config.folds} folds",
+    voters=_voters,
+    auto=_auto,
+    check=_check,
+    held_out=True,
+)

@@ -1,7 +1,7 @@
 """IterKNN, Algorithm 2 of the paper: every sample is a reference, and every label is voted on.
 
-Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Sections 3.3 and 3.4, Eq. 4. Where the paper is
-silent: the vote is unweighted, a sample is not its own neighbour, and a sample without a label does not vote.
+Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Sections 3.3 and 3.4, Eq. 4. How the paper is read
+where it is silent: `noisyknn.methods.algorithm1`.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from noisyknn.knn.vote import poll
-from noisyknn.methods.base import Correction, Episode, Task, iterate, labelled
+from noisyknn.methods.algorithm1 import Correction, Episode, Task, algorithm1, labelled
+from noisyknn.methods.spec import COMMON_SETTINGS, VOTE_SETTINGS, MethodSpec
 from noisyknn.training.trainer import Trained
 
 
 def iterknn(task: Task, last: Episode | None) -> Iterator[Episode]:
     """Algorithm 1 with the label correction of Algorithm 2."""
-    return iterate(task, label_correction, last)
+    return algorithm1(task, label_correction, last)
 
 
 def label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:  # noqa: ARG001
@@ -29,3 +30,11 @@ def label_correction(task: Task, labels: Tensor, trained: Trained, episode: int)
         distances=votes.distances,
         references=references,
     )
+
+
+SPEC = MethodSpec(
+    run=iterknn,
+    settings=COMMON_SETTINGS | VOTE_SETTINGS | {"episodes", "gamma", "gamma_decay"},
+    words=lambda config: f"k = {config.k}, all labels vote",
+    voters=lambda _, counts: int(counts.sum()),
+)

@@ -1,27 +1,35 @@
 """SelKNN, Algorithm 3 of the paper: the samples of smallest cumulative loss vote on the labels of the others.
 
-Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Section 3.4, Eqs. 4 to 6. Where the paper is
-silent: the loss is O2U-Net's (Huang et al. 2019), the per-sample training loss minus the epoch's mean, summed over
-the episode; a class keeps at least one reference; references of equal loss are taken in the order of their rows. With
-selector ``o2u`` it is summed over one further cycle of 10 epochs instead, from the episode's rate down to a tenth of
-it, where O2U-Net has many, and the features are those at its end.
+Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Section 3.4, Eqs. 4 to 6. How the paper is read
+where it is silent: `noisyknn.methods.algorithm1`. With selector ``o2u`` the loss is summed over one further cycle of 10
+epochs instead, from the episode's rate down to a tenth of it, where O2U-Net (Huang et al. 2019) has many cycles; the
+features are those at its end.
 """
 
+import dataclasses
 from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from noisyknn.config import Config
 from noisyknn.errors import UsageError
 from noisyknn.knn.vote import poll
-from noisyknn.methods.base import Correction, Episode, Task, iterate, labelled
+from noisyknn.methods.algorithm1 import Correction, Episode, Task, algorithm1, labelled
+from noisyknn.methods.iterknn import SPEC as ITERKNN
 from noisyknn.methods.iterknn import label_correction
+from noisyknn.methods.spec import MethodSpec
+from noisyknn.training.plan import Plan, eq7_plan
+from noisyknn.training.schedule import CYCLE, cyclic_rate
 from noisyknn.training.trainer import Trained
 
 
 def selknn(task: Task, last: Episode | None) -> Iterator[Episode]:
     """Algorithm 1 with the label correction of Algorithm 3."""
-    return iterate(task, selective_label_correction, last)
+    return algorithm1(task, selective_label_correction, last, o2u_plan if task.config.selector == "o2u" else eq7_plan)
 
 
 def selective_label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:
@@ -39,7 +47,7 @@ def selective_label_correction(task: Task, labels: Tensor, trained: Trained, epi
     if len(references) < 2:
         raise UsageError(
             f"episode {episode + 1}: all labels have become one class, of which one sample would vote; "
-            "give a larger --reference-start (or setting references_per_class)"
+            "give a larger `reference_start` or `references_per_class`"
         )
     votes = poll(trained.features, references, labels, config.k, task.search, task.classes)
     corrected = votes.winner  # lines 9 to 13
@@ -66,3 +74,34 @@ def select_references(labels: Tensor, cumulative_loss: Tensor, share: float, per
         count = max(1, round(share * len(members))) if per_class is None else per_class
         chosen.append(members[:count])
     return torch.cat(chosen).sort().values
+
+
+def o2u_plan(config: Config, given: Tensor, labels: Tensor, gamma: float, episode: int) -> Plan:
+    """Eq. 7's training and a further cycle, in which the losses accumulate; arguments as for `eq7_plan`."""
+    plan = eq7_plan(config, given, labels, gamma, episode)
+    rate = partial(cyclic_rate, config)
+    return dataclasses.replace(plan, epochs=plan.epochs + CYCLE, rate=rate, tracked_from=plan.epochs)
+
+
+def _words(config: Config) -> str:
+    if config.references_per_class is not None:
+        voters = f"{config.references_per_class:,} labels of each class vote"
+    else:
+        voters = f"M = {config.reference_start:.0%}, growing by {config.reference_step:.0%}"
+    return f"k = {config.k}, {voters}" + (", by the loss of a cycle" if config.selector == "o2u" else "")
+
+
+def _voters(config: Config, counts: npt.NDArray[np.int64]) -> int:
+    if config.references_per_class is not None:
+        return int(counts.clip(max=config.references_per_class).sum())
+    return int(np.rint(config.reference_start * counts).clip(min=1).sum())
+
+
+SHARES = frozenset({"reference_start", "reference_step"})
+SPEC = MethodSpec(
+    run=selknn,
+    settings=ITERKNN.settings | SHARES | {"references_per_class", "selector"},
+    words=_words,
+    voters=_voters,
+    unused=lambda config: SHARES if config.references_per_class is not None else frozenset(),
+)

@@ -56,10 +56,10 @@ def build_backbone(
     spec = BackboneSpec(name=name, classes=classes, image_size=image_size, width=width, layer=layer)
     backbone = _random_backbone(spec, seed)
     if weights == "DEFAULT":
-        load_state(backbone.net, torchvision_models.download(name), source="--weights DEFAULT", name=name)
+        load_state(backbone.net, torchvision_models.download(name), source="`weights` DEFAULT", name=name)
     elif weights is not None:
         state, _ = read_safetensors(Path(weights))
-        load_state(backbone.net, state, source=f"--weights {weights}", name=name)
+        load_state(backbone.net, state, source=f"`weights` {weights}", name=name)
     return backbone
 
 
@@ -71,8 +71,8 @@ def check_size(backbone: Backbone, image_size: int) -> None:
             backbone.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UsageError(
-            f"--backbone {backbone.spec.name} runs on images of {backbone.spec.image_size} pixels but not of "
-            f"{image_size}, with which episodes would begin: add --no-progressive"
+            f"`backbone` {backbone.spec.name} runs on images of {backbone.spec.image_size} pixels but not of "
+            f"{image_size}, with which episodes would begin: give `progressive=False`"
         ) from error
     finally:
         backbone.train(training)
@@ -81,14 +81,14 @@ def check_size(backbone: Backbone, image_size: int) -> None:
 def _check(name: str, width: float, weights: str | None) -> None:
     if name not in backbone_names():
         close = difflib.get_close_matches(name, backbone_names(), n=5, cutoff=0.5) or list(_OWN)
-        raise UsageError(f"there is no --backbone {name}; did you mean {', '.join(close)}?")
+        raise UsageError(f"there is no `backbone` {name}; did you mean {', '.join(close)}?")
     if name in _OWN and weights == "DEFAULT":
         raise UsageError(
-            f"--weights DEFAULT: there are no published weights of {name}; take a backbone of torchvision, such as "
-            "resnet18, or pass --weights FILE.safetensors"
+            f"`weights` DEFAULT: there are no published weights of {name}; take a backbone of torchvision, such as "
+            "resnet18, or pass `weights` FILE.safetensors"
         )
     if name not in _OWN and width != 1:
-        raise UsageError(f"--width {width:g} does not work with {name}: only {', '.join(_OWN)} have a width")
+        raise UsageError(f"`width` {width:g} does not work with {name}: only {', '.join(_OWN)} have a width")
 
 
 def check_bf16(backbone: Backbone, image_size: int) -> None:
@@ -118,11 +118,11 @@ def check_bf16(backbone: Backbone, image_size: int) -> None:
         for hook in hooks:
             hook.remove()
     if lone:
-        cure = "--no-progressive, " if image_size < backbone.spec.image_size else ""
+        cure = "`progressive=False`, " if image_size < backbone.spec.image_size else ""
         raise UsageError(
-            f"--backbone {backbone.spec.name} makes a single pixel of images of {image_size} pixels before its last "
-            f"convolutions, whose gradients torch computes wrongly in bf16: add {cure}--precision fp32 or a larger "
-            "--image-size"
+            f"`backbone` {backbone.spec.name} makes a single pixel of images of {image_size} pixels before its last "
+            f"convolutions, whose gradients torch computes wrongly in bf16: give {cure}`precision` fp32 or a larger "
+            "`image_size`"
         )
 
 
@@ -138,5 +138,5 @@ def _random_backbone(spec: BackboneSpec, seed: int) -> Backbone:
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
-            f"--backbone {spec.name} does not run on {spec.image_size}-pixel images ({reason}); try --image-size 224"
+            f"`backbone` {spec.name} does not run on {spec.image_size}-pixel images ({reason}); try `image_size` 224"
         ) from error

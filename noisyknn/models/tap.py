@@ -33,10 +33,10 @@ def find_tap(net: nn.Module, image_size: int, layer: str | None) -> Tap:
     if layer not in names:
         close = difflib.get_close_matches(layer, names, n=5)
         hint = f"; close names are {', '.join(close)}" if close else ""
-        raise UsageError(f"--layer {layer}: the backbone has no such layer; its stages are {', '.join(stages)}{hint}")
+        raise UsageError(f"`layer` {layer}: the backbone has no such layer; its stages are {', '.join(stages)}{hint}")
     outputs = [output for _, output in _outputs(net, image_size, [layer])]
     if not outputs or not _is_per_image(outputs[-1]):
-        raise UsageError(f"--layer {layer} does not give one vector per image; take a stage: {', '.join(stages)}")
+        raise UsageError(f"`layer` {layer} does not give one vector per image; take a stage: {', '.join(stages)}")
     return Tap(layer)
 
 

@@ -53,8 +53,8 @@ def download(name: str) -> "OrderedDict[str, Tensor]":
             state: OrderedDict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise MachineError(
-            f"--weights DEFAULT: {weights.url} cannot be downloaded ({error}); where there is no network, pass a file "
-            "with --weights FILE.safetensors"
+            f"`weights` DEFAULT: {weights.url} cannot be downloaded ({error}); where there is no network, pass a file "
+            "with `weights` FILE.safetensors"
         ) from error
     return state
 

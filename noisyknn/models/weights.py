@@ -16,7 +16,7 @@ from noisyknn.models.torchvision_models import adapt_state
 def read_safetensors(path: Path) -> tuple["OrderedDict[str, Tensor]", dict[str, str]]:
     """Tensors and metadata of a safetensors file; raises InputError for anything else."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file (--weights takes a .safetensors file or DEFAULT)")
+        raise InputError(f"{path}: no such file (`weights` takes a .safetensors file or DEFAULT)")
     try:
         raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
         tensors = OrderedDict(safetensors.torch.load(raw))
@@ -56,7 +56,7 @@ def load_state(net: nn.Module, state: "OrderedDict[str, Tensor]", *, source: str
         wrong += [f"{key} is unexpected" for key in result.unexpected_keys]
     if wrong:
         raise InputError(
-            f"{source} does not fit {name}: {first_ten(wrong)}; give the --backbone and --width it was made with"
+            f"{source} does not fit {name}: {first_ten(wrong)}; give the `backbone` and `width` it was made with"
         )
 
 

@@ -10,15 +10,16 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import filelock
 import pandas as pd
 
-from noisyknn.config import MethodName, make_config
+from noisyknn.config import make_config
 from noisyknn.data.table import write_table
 from noisyknn.errors import InputError, UsageError
 from noisyknn.files import make_folder, write_json
+from noisyknn.methods.spec import METHODS, unused_settings
 from noisyknn.paper.published import Figure, Figures, Metric
 
 _ABOUT = ("version", "data", "settings")
@@ -77,7 +78,7 @@ def describe(records: Iterable[Mapping[str, Any]]) -> str:
 
 def _used(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record, of whose settings only those that its method uses."""
-    unused = make_config({"method": record["method"]}).unused()
+    unused = unused_settings(make_config({"method": record["method"]}))
     return {**record, "settings": {name: v for name, v in record["settings"].items() if name not in unused}}
 
 
@@ -176,7 +177,7 @@ def _is_record(value: Any) -> bool:
         return (
             value["cell"] == cell.name
             and re.fullmatch(r"[a-z0-9.-]+", cell.name) is not None
-            and cell.method in get_args(MethodName)
+            and cell.method in METHODS
             and all(type(value[name]) is int for name in ("trial", "rows"))
             and 0 <= value["accuracy"] <= 1
             and (value["recovery"] is None or 0 <= value["recovery"] <= 1)

@@ -26,7 +26,7 @@ from noisyknn.errors import InputError, UsageError, counted
 from noisyknn.files import check_outputs
 from noisyknn.knn.search import Search, find_search
 from noisyknn.knn.vote import poll
-from noisyknn.methods.base import Task, gamma_of
+from noisyknn.methods.algorithm1 import Task, gamma_of
 from noisyknn.methods.selknn import select_references, selective_label_correction
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
@@ -36,8 +36,9 @@ from noisyknn.paper.data_set import noise_rows, read_truth
 from noisyknn.paper.speed import NoCheckpoints
 from noisyknn.presets import overridden, preset_settings
 from noisyknn.training.device import find_device, wants_bf16
+from noisyknn.training.plan import Plan, eq7_plan
 from noisyknn.training.schedule import learning_rate
-from noisyknn.training.trainer import Plan, Trainer
+from noisyknn.training.trainer import Trainer
 
 KS = (5, 20, 50, 100, 200, 500, 1000)
 """Figure 5's numbers of neighbours."""
@@ -65,6 +66,10 @@ class Study:
         """(N,) given labels."""
         return self.trainer.given_labels
 
+    def plan(self, labels: Tensor, gamma: float, episode: int) -> Plan:
+        """Training on Eq. 7 with current labels (N,)."""
+        return eq7_plan(self.trainer.config, self.given, labels, gamma, episode)
+
     def watch(self, look: Callable[[int, Backbone, Tensor], None]) -> None:
         """Train an episode on the given labels; `look` at each point's epoch, network and cumulative losses (N,)."""
 
@@ -75,7 +80,7 @@ class Study:
                 look(epoch + 1, model, losses)
                 self.trainer.observer.note(f"looked at epoch {epoch + 1} of {epochs}")
 
-        self.trainer.carry_out(dataclasses.replace(self.trainer.plan(self.given, 1.0), after_epoch=after), 0)
+        self.trainer.train(dataclasses.replace(self.plan(self.given, 1.0, 0), after_epoch=after))
 
     def right(self, labels: Tensor) -> float:
         """Share of labels (N,) that are the true ones."""
@@ -169,7 +174,7 @@ def fig2(study: Study) -> pd.DataFrame:
     """Outputs of three layers after an episode, in two dimensions by t-SNE (scikit-learn): layer, x, y, true class."""
     from sklearn.manifold import TSNE
 
-    model = study.trainer.carry_out(study.trainer.plan(study.given, 1.0), 0).model
+    model = study.trainer.train(study.plan(study.given, 1.0, 0)).model
     shown = np.linspace(0, len(study.truth) - 1, min(POINTS, len(study.truth))).astype(np.int64)
     frames, perplexity = [], min(30.0, (len(shown) - 1) / 3)
     for layer in _three_layers(model):
@@ -218,22 +223,22 @@ def fig4(study: Study) -> pd.DataFrame:
     last_rate = learning_rate(config, config.epochs - 1, 0.0)
     points: list[tuple[int, str, float]] = []
 
-    def corrected(plan: Plan, labels: Tensor, episode: int) -> tuple[Tensor, Backbone]:
-        trained = trainer.carry_out(plan, episode)
-        return selective_label_correction(_task(study), labels, trained, episode).labels, trained.model
+    def corrected(plan: Plan, labels: Tensor) -> tuple[Tensor, Backbone]:
+        trained = trainer.train(plan)
+        return selective_label_correction(_task(study), labels, trained, plan.episode).labels, trained.model
 
-    after_first, first_model = corrected(trainer.plan(study.given, gamma_of(config, 0)), study.given, 0)
+    after_first, first_model = corrected(study.plan(study.given, gamma_of(config, 0), 0), study.given)
     trainer.observer.note(f"episode 1 of {config.episodes}")
     for curve in ("from new weights", "learning rate reset", "no retraining"):
         labels, model = after_first, copy.deepcopy(first_model)
         points.append((1, curve, study.right(labels)))
         for episode in range(1, config.episodes):
-            plan = trainer.plan(labels, gamma_of(config, episode))
+            plan = study.plan(labels, gamma_of(config, episode), episode)
             if curve != "from new weights":
                 plan = dataclasses.replace(plan, start=model)
             if curve == "no retraining":
                 plan = dataclasses.replace(plan, rate=lambda *_: last_rate)
-            labels, model = corrected(plan, labels, episode)
+            labels, model = corrected(plan, labels)
             points.append((episode + 1, curve, study.right(labels)))
             trainer.observer.note(f"{curve}: episode {episode + 1} of {config.episodes}")
     return _long(points, "episode")
@@ -317,9 +322,7 @@ def _task(study: Study) -> Task:
         classes=len(study.classes),
         digests=torch.arange(len(study.given)),
         config=study.trainer.config,
-        train=study.trainer,
-        train_on_targets=study.trainer.on_targets,
-        carry_out=study.trainer.carry_out,
+        train=study.trainer.train,
         search=study.search,
     )
 

@@ -23,7 +23,7 @@ from noisyknn.data.noise import inject
 from noisyknn.data.table import read_labels
 from noisyknn.errors import InputError, InterruptedRunError, MachineError, NoisyKnnError, UsageError, counted, first_ten
 from noisyknn.files import check_outputs
-from noisyknn.methods import METHODS
+from noisyknn.methods.spec import METHODS, unused_settings
 from noisyknn.observer import Observer, Silent
 from noisyknn.paper.cells import Cell, CellFolder
 from noisyknn.paper.data_set import TRUE, DataSet, noise_rows
@@ -122,7 +122,7 @@ def _check_settings(
         except NoisyKnnError as error:
             raise type(error)(f"{cell.method}, {cell.noise}: {error}") from error
     for config in {config.method: config for config in configs}.values():
-        if unused := sorted(config.unused() & settings.keys()):
+        if unused := sorted(unused_settings(config) & settings.keys()):
             observer.note(f"without effect on {config.method}: {first_ten(unused)}")
         tests.store(config.store_size or config.image_size, config.fit)
 

@@ -20,13 +20,15 @@ from noisyknn.config import Config
 from noisyknn.data.augment import Pixels
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.knn.search import find_search, nearest
+from noisyknn.methods.spec import DEFAULT
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
 from noisyknn.observer import Observer, Silent
 from noisyknn.paper import plain
 from noisyknn.paper.pictures import PHOTOGRAPH, write_pictures
-from noisyknn.presets import DEFAULT_METHOD, overridden, preset_settings
+from noisyknn.presets import overridden, preset_settings
 from noisyknn.training.device import find_device, thread_count, threads, wants_bf16
+from noisyknn.training.plan import eq7_plan
 from noisyknn.training.trainer import EpochReport, Trainer
 
 CLASSES = 10
@@ -95,7 +97,7 @@ def measure(
     size = overrides.get("image_size", 32)
     settings, _ = preset_settings(
         preset,
-        method=DEFAULT_METHOD,
+        method=DEFAULT,
         rows=rows[0],
         classes=CLASSES,
         size=size if isinstance(size, int) else 32,
@@ -146,7 +148,7 @@ class _Bench:
         plain.train_epoch(network, first_batch, self.config.batch_size, self.device, 0)  # warms up, as ours does
         plain_epochs = []
         for _ in range(repeats):
-            model, _ = trainer.fit(labels, 0.0, 0)
+            model = trainer.train(eq7_plan(trainer.config, labels, labels, 0.0, 0)).model
             plain_epochs.append(plain.train_epoch(network, pictures, self.config.batch_size, self.device, workers))
         inspected, (features, _) = timed(lambda: trainer.inspect(model), self.device)
         return [
@@ -168,7 +170,8 @@ class _Bench:
         labels = torch.arange(count, device=self.device) % CLASSES
         trainer = self.trainer(_TimedPixels(**vars(pixels), parts=parts), labels, parts.restart)
         with parts.watching_optimizers():
-            dataclasses.replace(trainer, new_model=lambda: parts.watching(_new_model(self.config))).fit(labels, 0.0, 0)
+            watched = dataclasses.replace(trainer, new_model=lambda: parts.watching(_new_model(self.config)))
+            watched.train(eq7_plan(trainer.config, labels, labels, 0.0, 0))
         whole = sum(parts.seconds.values())
         return {name: round(seconds / whole, 4) for name, seconds in parts.seconds.items()}
 

@@ -20,14 +20,14 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = re.fullmatch(r"cpu|cuda(?::(0|[1-9][0-9]*))?", name)
     if parts is None:
-        raise UsageError(f"--device {name!r} is not one of auto, cpu, cuda, cuda:N")
+        raise UsageError(f"`device` {name!r} is not one of auto, cpu, cuda, cuda:N")
     if name != "cpu":
         if not torch.cuda.is_available():
             raise MachineError(
-                f"--device {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' says what there is"
+                f"`device` {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' says what there is"
             )
         if int(parts[1] or 0) >= torch.cuda.device_count():
-            raise MachineError(f"--device {name}: this machine's last GPU is cuda:{torch.cuda.device_count() - 1}")
+            raise MachineError(f"`device` {name}: this machine's last GPU is cuda:{torch.cuda.device_count() - 1}")
     return torch.device(name)
 
 

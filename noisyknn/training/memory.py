@@ -32,7 +32,7 @@ class Memory:
                 if size < 4 * parts:
                     raise MachineError(
                         f"the GPU has too little memory for this network, even in batches of {size // parts}; try a "
-                        "smaller --image-size or --width, or another --backbone"
+                        "smaller `image_size` or `width`, or another `backbone`"
                     ) from error
             self.parts = 2 * parts  # out here, the error no longer holds on to what filled the memory
             observer.note(

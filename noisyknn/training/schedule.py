@@ -12,6 +12,8 @@ CYCLE = 10
 
 SMALLER = ((0.4, 0.5), (0.75, 0.75))
 """Up to which share of a progressive episode images are of which share of their size, counted in whole epochs."""
+PROGRESSIVE_COST = 0.57
+"""Time of a progressive episode's epoch, on average, beside one of images of full size."""
 LEAST_PIXELS = 8
 """Height and width below which no image is made smaller."""
 

@@ -1,6 +1,6 @@
-"""Training one episode: a fresh network, Eq. 7, and per-sample losses on the way (Algorithm 1, lines 3 to 8).
+"""Training one network and tracking the loss of every sample on the way (Algorithm 1, lines 3 to 8).
 
-Symbols: N samples, B samples of a batch, D features.
+Symbols: N samples, B samples of a batch, D features, C classes.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from noisyknn.observer import Observer
 from noisyknn.training.cuda_graphs import Logits, graphed
 from noisyknn.training.learner import Learner, new_optimizer
 from noisyknn.training.loss_tracker import LossTracker
-from noisyknn.training.losses import LossFn, cross_entropy, expected_loss, mixed_loss, symmetric_cross_entropy
 from noisyknn.training.memory import Memory
-from noisyknn.training.schedule import CYCLE, cyclic_rate, image_size, learning_rate, stretched
+from noisyknn.training.plan import Objective, Plan
+from noisyknn.training.schedule import image_size
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -57,61 +57,6 @@ class Trained:
     """The network, in evaluation mode."""
 
 
-Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Training losses (B,) and the losses (B,) to keep track of, from float32 logits (B, C) of samples (B,)."""
-Rate = Callable[[int, float], float]
-"""Learning rate of the step that comes when a share, from 0 to 1, of the epoch of that index is done."""
-
-
-class Objective(Protocol):
-    """What a network is trained towards, if that changes as it trains."""
-
-    @property
-    def state(self) -> Mapping[str, Tensor]:
-        """All that it has learnt so far, changed in place: checkpoints keep it."""
-        ...
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Get ready for the epoch of that index."""
-        ...
-
-    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Losses`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """An objective that stays the same."""
-
-    losses: Losses
-    state: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing changes."""
-
-    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses."""
-        return self.losses(logits, samples)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How one network is trained."""
-
-    rows: Tensor
-    """(R,) the samples that it learns from."""
-    objective: Objective
-    epochs: int
-    rate: Rate
-    ranked_from: int = 0
-    """Index of the epoch from which on losses are summed up."""
-    start: Backbone | None = None
-    """The network to go on with, which is changed; one with its initial weights if not given."""
-    after_epoch: Callable[[int, Backbone, Tensor], None] = lambda *_: None
-    """Told the index of each epoch that is done, the network and the cumulative losses (N,)."""
-
-
 class Checkpoints(Protocol):
     """Keeps the state of an unfinished episode."""
 
@@ -126,7 +71,7 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """Everything that the episodes of a run share; calling it trains one of them."""
+    """Trains the networks of a run: `train` makes one as a plan says, `inspect` shows every sample to one."""
 
     pixels: Pixels
     given_labels: Tensor
@@ -141,65 +86,24 @@ class Trainer:
     observer: Observer
     memory: Memory = dataclasses.field(default_factory=Memory)
 
-    def __call__(self, labels: Tensor, gamma: float, episode: int) -> Trained:
-        """Lines 3 to 8 of Algorithm 1, and the features that line 9 needs.
+    def train(self, plan: Plan) -> Trained:
+        """Train a network as the plan says and inspect every sample with it.
 
         Raises MachineError when a loss, a feature or a probability is no longer a number.
         """
-        if self.config.method == "selknn" and self.config.selector == "o2u":
-            plan = self.plan(labels, gamma)
-            epochs, rate = plan.epochs + CYCLE, partial(cyclic_rate, self.config)
-            return self.carry_out(dataclasses.replace(plan, epochs=epochs, rate=rate, ranked_from=plan.epochs), episode)
-        return self.carry_out(self.plan(labels, gamma), episode)
-
-    def on_targets(
-        self, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool, stretch: float
-    ) -> Trained:
-        """Train a new network on the samples `rows` (R,), of which each may belong to several classes.
-
-        `targets` gives the probabilities (B, C) of samples (B,); the loss is the expected one, that of the
-        configuration where it has to be `robust` to wrong labels, else cross-entropy. The cumulative losses
-        are those on the given labels, where there are any. There are `stretch` times the epochs of the configuration,
-        and the schedule keeps its shape. Raises MachineError as `__call__` does.
-        """
-        loss = _loss(self.config) if robust else cross_entropy
-
-        def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-            given, expected = self.given_labels[samples], expected_loss(logits, targets(samples), loss)
-            return expected, torch.where(given >= 0, loss(logits, given.clamp_min(0)), expected)
-
-        epochs, rate = stretched(self.config.epochs, stretch), partial(learning_rate, self.config, stretch=stretch)
-        return self.carry_out(Plan(rows=rows, objective=Fixed(losses), epochs=epochs, rate=rate), episode)
-
-    def carry_out(self, plan: Plan, episode: int) -> Trained:
-        """Train a new network as the plan says; raises MachineError as `__call__` does."""
-        return self._look(*self._fit(plan, episode), episode)
-
-    def fit(self, labels: Tensor, gamma: float, episode: int) -> tuple[Backbone, Tensor]:
-        """Train a new network on current labels (N,), -1 for none; returns it with the cumulative losses (N,).
-
-        Raises MachineError when the loss is no longer a number.
-        """
-        return self._fit(self.plan(labels, gamma), episode)
-
-    def plan(self, labels: Tensor, gamma: float) -> Plan:
-        """Training on the loss of Eq. 7 as the configuration says; arguments as for `fit`."""
-        given = torch.where(self.given_labels >= 0, self.given_labels, labels)  # without a given label Eq. 7 is J(ŷ)
-        loss = _loss(self.config)
-
-        def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-            return mixed_loss(logits, labels[samples], given[samples], gamma, loss)
-
-        return Plan(
-            rows=torch.nonzero(labels >= 0)[:, 0],
-            objective=Fixed(losses),
-            epochs=self.config.epochs,
-            rate=partial(learning_rate, self.config),
+        model, cumulative_loss = self._fit(plan)
+        features, log_probabilities = self.inspect(model)
+        # The last step may be the one that diverged, so far that a search would fail; neither check needs memory.
+        if not (features.norm().isfinite() and log_probabilities.amin().isfinite()):
+            raise self._diverged(self._name(plan.episode))
+        return Trained(
+            features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss, model=model
         )
 
-    def _fit(self, plan: Plan, episode: int) -> tuple[Backbone, Tensor]:
-        """Train a new network as the plan says; returns it with the cumulative losses (N,)."""
-        config, name, rows = self.config, self._name(episode), plan.rows
+    def _fit(self, plan: Plan) -> tuple[Backbone, Tensor]:
+        """Train a network as the plan says; returns it with the cumulative losses (N,)."""
+        config, episode, rows = self.config, plan.episode, plan.rows
+        name = self._name(episode)
         model = (plan.start or self.new_model()).to(self.device).to(memory_format=torch.channels_last)
         tracker = LossTracker(len(self.given_labels), self.device)
         optimizer = new_optimizer(model, config, bf16=self.bf16)
@@ -220,7 +124,7 @@ class Trainer:
         for epoch in range(first, plan.epochs):
             started = time.monotonic()
             plan.objective.begin_epoch(epoch)
-            if epoch == plan.ranked_from:
+            if epoch == plan.tracked_from:
                 tracker.cumulative.zero_()
             with _seeded(_seed(config.seed, episode, epoch), self.device) as generator:
                 self._train_epoch(learner, plan, epoch, generator)
@@ -237,16 +141,6 @@ class Trainer:
                 self.checkpoints.save(episode, epoch + 1, learner.state())
                 saved = time.monotonic()
         return model, tracker.cumulative
-
-    def _look(self, model: Backbone, cumulative_loss: Tensor, episode: int) -> Trained:
-        """What the trained network makes of every sample."""
-        features, log_probabilities = self.inspect(model)
-        # The last step may be the one that went too far, or so far that a search would; neither needs memory.
-        if not (features.norm().isfinite() and log_probabilities.amin().isfinite()):
-            raise self._diverged(self._name(episode))
-        return Trained(
-            features=features, log_probabilities=log_probabilities, cumulative_loss=cumulative_loss, model=model
-        )
 
     def inspect(self, model: Backbone) -> tuple[Tensor, Tensor]:
         """Features (N, D) float32 and log-probabilities (N, C) float16 of all samples.
@@ -321,24 +215,12 @@ class Trainer:
         return f"episode {episode + 1} of {episodes}" if episode < episodes else "final training"
 
     def _diverged(self, where: str) -> MachineError:
-        return MachineError(f"training diverged in {where}; try a lower --lr than {self.config.lr:g}")
+        return MachineError(f"training diverged in {where}; try a lower `lr` than {self.config.lr:g}")
 
 
 def _batch_count(samples: int, batch_size: int) -> int:
     """How many batches of even size an epoch has; none of a single sample, which BatchNorm cannot learn from."""
     return max(1, min(math.ceil(samples / batch_size), samples // 2))
-
-
-def _loss(config: Config) -> LossFn:
-    if config.loss == "ce":
-        return partial(cross_entropy, label_smoothing=config.label_smoothing)
-    return partial(
-        symmetric_cross_entropy,
-        alpha=config.alpha,
-        beta=config.beta,
-        log_zero=config.log_zero,
-        label_smoothing=config.label_smoothing,
-    )
 
 
 def _seed(*numbers: int) -> int:

@@ -24,6 +24,7 @@ from noisyknn import api
 from noisyknn.calibration.decide import Verdict, decide
 from noisyknn.models.model_file import load_model
 from noisyknn.output import NEW_COLUMNS
+from noisyknn.training.plan import Eq7, Plan
 from noisyknn.training.trainer import Trainer
 from tests.cli.conftest import Cli
 from tests.small_data import FAST_SETTINGS, as_options, contents
@@ -334,16 +335,17 @@ def test_a_saved_model_learns_the_labels_of_the_table(
 ) -> None:
     learnt = []
 
-    def remember(trainer: Trainer, labels: torch.Tensor, gamma: float, episode: int) -> object:
-        learnt.append((labels, gamma, episode))
-        return fit(trainer, labels, gamma, episode)
+    def remember(trainer: Trainer, plan: Plan) -> object:
+        if isinstance(plan.objective, Eq7):
+            learnt.append((plan.objective.labels, plan.objective.gamma, plan.episode))
+        return train(trainer, plan)
 
-    fit = Trainer.fit
-    monkeypatch.setattr(Trainer, "fit", remember)
+    train = Trainer.train
+    monkeypatch.setattr(Trainer, "train", remember)
     # one label is changed by hand in each, so that what is learnt cannot be what an episode ended with
     monkeypatch.setattr("noisyknn.api.decide", lambda *arguments: swapped(decide(*arguments)))
     assert clean(*options, "--save-model", data / "out" / "model.safetensors").code == 0
-    ((labels, gamma, episode),) = learnt
+    labels, gamma, episode = learnt[-1]
     names = pd.read_csv(fixed)["corrected_label"]
     assert [["blue", "green", "red"][label] for label in labels.tolist()] == names.tolist()
     assert (gamma, episode) == (0, 2)
@@ -629,7 +631,7 @@ def test_a_gpu_that_is_too_small_is_told_with_its_cure(clean: Cli, monkeypatch: 
     def fill(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("noisyknn.training.trainer.Trainer.on_targets", fill)
+    monkeypatch.setattr("noisyknn.training.trainer.Trainer.train", fill)
     result = clean()
     assert result.code == 1
     assert "noisyknn: the GPU has too little free memory; give a smaller --batch-size for a new run" in result.stderr

@@ -53,7 +53,7 @@ def test_stopped_anywhere_it_ends_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_epoch", counting)
         if stopped_after == "its episode":
-            patched.setattr("noisyknn.api._final_network", interrupted)
+            patched.setattr("noisyknn.api.final_network", interrupted)
         elif stopped_after == "its network":
             patched.setattr("noisyknn.api.write_model", interrupted)
         with pytest.raises(InterruptedRunError):

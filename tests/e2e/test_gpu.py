@@ -21,6 +21,7 @@ from noisyknn.knn.torch_search import TorchSearch
 from noisyknn.models.factory import build_backbone
 from noisyknn.paper.speed import NoCheckpoints
 from noisyknn.training import cuda_graphs
+from noisyknn.training.plan import eq7_plan
 from noisyknn.training.trainer import Trainer
 from tests.small_data import Listening
 
@@ -62,7 +63,7 @@ def trainer(settings: Config = SETTINGS, samples: int = 640, *, on_gpu: bool = T
 
 def losses(of: Trainer) -> Tensor:
     """Cumulative losses (N,) after training."""
-    return of.fit(of.given_labels, 0.5, 0)[1]
+    return of.train(eq7_plan(of.config, of.given_labels, of.given_labels, 0.5, 0)).cumulative_loss
 
 
 @pytest.mark.parametrize(("dimensions", "offset"), [(16, 0.0), (16, 300.0), (700, 0.0)])
@@ -87,7 +88,7 @@ def test_graphs_train_as_single_steps_do(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_every_optimiser_learns(optimizer: Literal["adam", "muon"]) -> None:
     of = trainer(dataclasses.replace(SETTINGS, optimizer=optimizer, epochs=8))
-    trained = of(of.given_labels, 0.5, 0)
+    trained = of.train(eq7_plan(of.config, of.given_labels, of.given_labels, 0.5, 0))
     assert (trained.log_probabilities.argmax(1) == of.given_labels).float().mean() > 0.95
 
 

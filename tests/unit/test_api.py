@@ -48,7 +48,7 @@ def test_what_the_table_cannot_go_to(tmp_path: Path, out: Any) -> None:
 @pytest.mark.parametrize("value", ["a\0b.csv", Path("x" * 300)])
 def test_names_that_no_file_can_have(tmp_path: Path, name: str, value: str | Path) -> None:
     arguments: dict[str, Any] = {"images": tmp_path, "labels": TABLE} | {name: value}
-    with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} .*(no name that a file can have|is longer)"):
+    with pytest.raises(UsageError, match=f"^`{name}` .*(no name that a file can have|is longer)"):
         noisyknn.clean(**arguments)
 
 
@@ -56,12 +56,12 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str, value: str | Pat
 def test_what_is_no_path(tmp_path: Path, name: str) -> None:
     arguments: dict[str, Any] = {"images": tmp_path, "labels": TABLE}
     value = None if name == "images" else io.BytesIO()
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} takes a path, not {type(value).__name__}"):
+    with pytest.raises(UsageError, match=f"`{name}` takes a path, not {type(value).__name__}"):
         noisyknn.clean(**(arguments | {name: value}))
 
 
 def test_a_format_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--format 'xyz' is not one of csv, parquet"):
+    with pytest.raises(UsageError, match="`format` 'xyz' is not one of csv, parquet"):
         noisyknn.clean(tmp_path, TABLE, table_format="xyz")  # type: ignore[arg-type]
 
 

@@ -209,26 +209,26 @@ def test_an_output_that_no_file_can_be_is_told_with_its_option(tmp_path: Path) -
         "file/x.csv": "Not a directory",
     }.items():
         for overwrite in (False, True):
-            with pytest.raises(MachineError, match=rf"^--out {tmp_path / name} cannot be written: {reason}"):
-                check_outputs({"--out": tmp_path / name}, [], overwrite=overwrite)
+            with pytest.raises(MachineError, match=rf"^`out` {tmp_path / name} cannot be written: {reason}"):
+                check_outputs({"`out`": tmp_path / name}, [], overwrite=overwrite)
     with pytest.raises(UsageError, match=r"none/x\.csv cannot be written: its folder does not exist; make it first"):
-        check_outputs({"--out": tmp_path / "none" / "x.csv"}, [], overwrite=False)
+        check_outputs({"`out`": tmp_path / "none" / "x.csv"}, [], overwrite=False)
 
 
 def test_a_path_is_what_a_file_can_be_called(tmp_path: Path) -> None:
-    assert as_path("--out", "a/b.csv") == as_path("--out", Path("a/b.csv")) == Path("a/b.csv")
+    assert as_path("`out`", "a/b.csv") == as_path("`out`", Path("a/b.csv")) == Path("a/b.csv")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("", "loop", "loop/x", "none/x", os.fsdecode(b"\xff"), "x" * 255):
-        assert as_path("--out", str(tmp_path / name)) == tmp_path / name
+        assert as_path("`out`", str(tmp_path / name)) == tmp_path / name
     for name in ("a\0b", "\ud800", "x" * 256, "x/" * 4000):
-        with pytest.raises(UsageError, match=r"^--out .*(is no name that a file can have|is longer than the name of)"):
-            as_path("--out", tmp_path / name)
+        with pytest.raises(UsageError, match=r"^`out` .*(is no name that a file can have|is longer than the name of)"):
+            as_path("`out`", tmp_path / name)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"out.csv", [Path("x")], io.StringIO()])
 def test_what_is_no_path(value: object) -> None:
-    with pytest.raises(UsageError, match=f"--images takes a path, not {type(value).__name__}"):
-        as_path("--images", value)
+    with pytest.raises(UsageError, match=f"`images` takes a path, not {type(value).__name__}"):
+        as_path("`images`", value)
 
 
 def closed(stream: IO[Any]) -> IO[Any]:

@@ -91,7 +91,7 @@ def test_true_labels_that_are_not_known() -> None:
         read_truth(table, "empty")
     with pytest.raises(InputError, match=r"column 'odd': .* labels are neither text nor whole numbers"):
         read_truth(table, "odd")
-    with pytest.raises(InputError, match=r"no column 'true' \(--truth-column\)"):
+    with pytest.raises(InputError, match=r"no column 'true' \(`truth_column`\)"):
         read_truth(table, "true")
     with pytest.raises(UsageError, match="'label' is the column of given labels"):
         read_truth(table, "label")
@@ -120,7 +120,7 @@ def test_more_must_vote_than_there_are_neighbours(settings: dict[str, Any], vote
 def test_the_cure_for_too_few_voters_is_an_option_that_acts() -> None:
     table = table_of(label=["a", "b"] * 4)
     for settings in ({"method": "selknn"}, {"method": "iterknn"}, {"references_per_class": 2}, {}):
-        with pytest.raises(InputError, match=r"too few rows for 100 neighbours: of 8 rows .*; give a smaller --k$"):
+        with pytest.raises(InputError, match=r"too few rows for 100 neighbours: of 8 rows .*; give a smaller `k`$"):
             check_labels(table, table.given_labels, Config(**settings), "")
 
 
@@ -136,12 +136,12 @@ def test_rows_of_rare_classes_are_counted_in_the_whole_table() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"backbone": "cnn7"}, UsageError, "there is no --backbone cnn7"),
-        ({"layer": "stage9"}, UsageError, "--layer stage9"),
+        ({"backbone": "cnn7"}, UsageError, "there is no `backbone` cnn7"),
+        ({"layer": "stage9"}, UsageError, "`layer` stage9"),
         ({"weights": "none.safetensors"}, InputError, "none.safetensors: no such file"),
-        ({"device": "cuda:99"}, MachineError, "--device cuda:99"),
+        ({"device": "cuda:99"}, MachineError, "`device` cuda:99"),
         ({"colour": "red"}, UsageError, "there is no setting colour"),
-        ({"k": "many"}, UsageError, "--k 'many' is not a whole number"),
+        ({"k": "many"}, UsageError, "`k` 'many' is not a whole number"),
         ({"k": 1000}, InputError, "too few rows for 1000 neighbours"),
     ],
 )
@@ -154,13 +154,13 @@ def test_what_cannot_work_is_refused(
 
 def test_a_search_that_is_not_installed_is_refused(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noisyknn.knn.faiss_search.is_installed", lambda: False)
-    with pytest.raises(UsageError, match="--search faiss needs faiss: pip install"):
+    with pytest.raises(UsageError, match="`search` faiss needs faiss: pip install"):
         job_of(images, search="faiss")
 
 
 def test_a_network_for_images_of_one_size_cannot_begin_with_smaller_ones(images: Path) -> None:
     settings = {"backbone": "vit_b_32", "width": 1.0, "image_size": 64, "progressive": True}
-    with pytest.raises(UsageError, match=r"vit_b_32 runs on images of 64 pixels but not of 32.*--no-progressive"):
+    with pytest.raises(UsageError, match=r"vit_b_32 runs on images of 64 pixels but not of 32.*`progressive=False`"):
         job_of(images, **settings)
     assert not job_of(images, **settings | {"progressive": False}).config.progressive
 
@@ -168,8 +168,8 @@ def test_a_network_for_images_of_one_size_cannot_begin_with_smaller_ones(images:
 @pytest.mark.parametrize(
     ("settings", "cure"),
     [
-        ({"image_size": 16}, "add --precision"),
-        ({"image_size": 32, "progressive": True}, "add --no-progressive, --prec"),
+        ({"image_size": 16}, "give `precision`"),
+        ({"image_size": 32, "progressive": True}, "give `progressive=False`, `prec"),
     ],
 )
 def test_a_network_of_which_torch_gets_gradients_wrong_in_bf16_is_refused(

@@ -245,7 +245,7 @@ def test_faiss_stays_on_the_cpu_where_the_features_are(monkeypatch: pytest.Monke
 def test_without_faiss_auto_takes_torch_and_faiss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: False)
     assert find_search("auto", CPU) is TorchSearch
-    with pytest.raises(UsageError, match=r"--search faiss needs faiss: pip install 'noisyknn\[cpu\]'"):
+    with pytest.raises(UsageError, match=r"`search` faiss needs faiss: pip install 'noisyknn\[cpu\]'"):
         find_search("faiss", CPU)
 
 
@@ -263,7 +263,7 @@ def test_faiss_is_found_without_being_loaded(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_faiss_that_cannot_be_loaded_is_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss_search, "is_installed", lambda: True)
     monkeypatch.setitem(sys.modules, "faiss", None)  # importing it raises ImportError
-    with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*--search torch"):
+    with pytest.raises(MachineError, match=r"faiss is installed but cannot be loaded .*`search` torch"):
         find_search("auto", CPU)
     assert find_search("torch", CPU) is TorchSearch
 

@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -6,9 +7,14 @@ from torch import Tensor
 
 from noisyknn.config import Config
 from noisyknn.knn.torch_search import TorchSearch
-from noisyknn.methods.base import CarryOut, Task, Train, TrainOnTargets
+from noisyknn.methods.algorithm1 import Task
 from noisyknn.models.factory import build_backbone
+from noisyknn.training.losses import cross_entropy
+from noisyknn.training.plan import Eq7, Plan, SoftTargets
 from noisyknn.training.trainer import Trained
+
+Train = Callable[[Tensor, float, int], Trained]
+"""A stand-in for training on Eq. 7: labels (N,), gamma and episode."""
 
 
 def noisy_labels(samples: int, classes: int, seed: int = 0) -> Tensor:
@@ -45,25 +51,32 @@ def always(trained: Trained) -> Train:
     return train
 
 
-def no_targets(*_: object, **__: object) -> Trained:
-    raise AssertionError("the paper's methods train on labels")
-
-
 def make_task(
     given: Tensor,
     config: Config,
     train: Train = fake_train,
-    train_on_targets: TrainOnTargets = no_targets,
-    carry_out: CarryOut = no_targets,
+    train_on_targets: Callable[..., Trained] | None = None,
+    carry_out: Callable[[Plan], Trained] | None = None,
 ) -> Task:
+    """A task whose training is a stand-in, of which there is one for each kind of plan."""
+
+    def by_plan(plan: Plan) -> Trained:
+        objective = plan.objective
+        if isinstance(objective, Eq7):
+            return train(objective.labels, objective.gamma, plan.episode)
+        if isinstance(objective, SoftTargets):
+            assert train_on_targets is not None
+            robust, stretch = objective.loss is not cross_entropy, plan.epochs / config.epochs
+            return train_on_targets(plan.rows, objective.targets, plan.episode, robust=robust, stretch=stretch)
+        assert carry_out is not None
+        return carry_out(plan)
+
     return Task(
         given_labels=given,
         classes=int(given.max()) + 1,
         digests=torch.arange(len(given)),
         config=config,
-        train=train,
-        train_on_targets=train_on_targets,
-        carry_out=carry_out,
+        train=by_plan,
         search=TorchSearch,
     )
 

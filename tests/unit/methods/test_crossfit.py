@@ -10,8 +10,7 @@ from torch import Tensor
 from noisyknn.calibration.calibrate import calibrate
 from noisyknn.config import Config
 from noisyknn.errors import InputError
-from noisyknn.methods import METHODS
-from noisyknn.methods.base import Episode, Task
+from noisyknn.methods.algorithm1 import Episode, Task
 from noisyknn.methods.crossfit import crossfit, deal
 from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import MODEL, make_task
@@ -106,7 +105,7 @@ def test_too_few_different_images_are_refused(different: int, folds: int) -> Non
         task_of(given_labels(), Network(), replace(CONFIG, folds=folds, episodes=folds)),
         digests=torch.arange(len(TRUTH)) % different,
     )
-    with pytest.raises(InputError, match=f"for --folds {folds}: {different}, of which {different} have"):
+    with pytest.raises(InputError, match=f"for `folds` {folds}: {different}, of which {different} have"):
         list(crossfit(task, None))
 
 
@@ -247,10 +246,6 @@ def test_folds_take_turns(folds: int) -> None:
     list(crossfit(task_of(given, network, config), None))
     for index, (rows, *_) in enumerate(network.calls[:folds]):
         assert set(dealt[rows].tolist()) == {*range(folds)} - {index}
-
-
-def test_it_is_a_registered_method() -> None:
-    assert METHODS["crossfit"] is crossfit
 
 
 def test_where_the_first_fold_has_no_label_images_without_one_are_learnt_as_any_class() -> None:

@@ -1,8 +1,8 @@
 import torch
 
 from noisyknn.config import Config
-from noisyknn.methods import METHODS
 from noisyknn.methods.iterknn import iterknn, label_correction
+from noisyknn.methods.spec import find_method
 from tests.unit.methods.helpers import (
     always,
     draw_trained,
@@ -64,7 +64,7 @@ def test_losses_play_no_part() -> None:
 
 def test_it_is_a_registered_method() -> None:
     given = noisy_labels(40, 3)
-    episodes = list(METHODS["iterknn"](make_task(given, Config(k=5, episodes=3, method="iterknn")), None))
+    episodes = list(find_method("iterknn").run(make_task(given, Config(k=5, episodes=3, method="iterknn")), None))
     assert [len(episode.correction.references) for episode in episodes] == [40, 40, 40]
     expected = label_correction(make_task(given, Config(k=5)), given, fake_train(given, 1.0, 0), 0)
     assert torch.equal(episodes[0].correction.labels, expected.labels)

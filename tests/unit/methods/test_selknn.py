@@ -3,9 +3,9 @@ import torch
 
 from noisyknn.config import Config
 from noisyknn.errors import UsageError
-from noisyknn.methods import METHODS
 from noisyknn.methods.iterknn import label_correction
 from noisyknn.methods.selknn import select_references, selective_label_correction, selknn
+from noisyknn.methods.spec import find_method
 from tests.unit.methods.helpers import (
     always,
     draw_trained,
@@ -139,7 +139,7 @@ def test_below_one_it_is_not_iterknn() -> None:
 def test_ten_episodes_follow_the_papers_schedule() -> None:
     given = torch.arange(10).repeat_interleave(100)
     trained = trained_of(torch.eye(10)[given], torch.arange(1000.0))  # so that all labels stay
-    episodes = list(METHODS["selknn"](make_task(given, Config(k=5), always(trained)), None))
+    episodes = list(find_method("selknn").run(make_task(given, Config(k=5), always(trained)), None))
     assert [episode.index for episode in episodes] == list(range(10))
     shares = [len(episode.correction.references) / 1000 for episode in episodes]
     assert shares == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0]
@@ -153,7 +153,7 @@ def test_a_single_reference_is_refused() -> None:
     labels = torch.zeros(3, dtype=torch.int64)
     trained = trained_of(torch.zeros(3, 2), torch.arange(3.0))
     task = make_task(labels, Config(k=1, references_per_class=1))
-    with pytest.raises(UsageError, match=r"episode 2: .* larger --reference-start"):
+    with pytest.raises(UsageError, match=r"episode 2: .* larger `reference_start`"):
         selective_label_correction(task, labels, trained, 1)
 
 

@@ -107,14 +107,14 @@ class _Odd(nn.Module):
 
 @pytest.mark.parametrize("layer", ["unused", "flat"])
 def test_a_layer_without_a_vector_per_image_is_refused(layer: str) -> None:
-    with pytest.raises(UsageError, match=f"--layer {layer} does not give one vector per image; take a stage: conv, "):
+    with pytest.raises(UsageError, match=f"`layer` {layer} does not give one vector per image; take a stage: conv, "):
         find_tap(_Odd(), 4, layer)
 
 
 def test_an_unknown_layer_is_refused_with_stages_and_close_names() -> None:
-    with pytest.raises(UsageError, match=r"--layer stage9: .* stem, stage1, stage2, stage3, head; close names .*stage"):
+    with pytest.raises(UsageError, match=r"`layer` stage9: .* stem, stage1, stage2, stage3, head; close names .*stage"):
         _build("cnn5", layer="stage9")
-    with pytest.raises(UsageError, match=r"--layer : the backbone has no such layer; its stages are stem"):
+    with pytest.raises(UsageError, match=r"`layer` : the backbone has no such layer; its stages are stem"):
         _build("cnn5", layer="")
 
 

@@ -35,17 +35,17 @@ def test_the_global_random_state_is_untouched(name: str) -> None:
 
 
 def test_an_unknown_backbone_is_refused_with_close_names() -> None:
-    with pytest.raises(UsageError, match=r"no --backbone preact_resnet34; did you mean preact_resnet32"):
+    with pytest.raises(UsageError, match=r"no `backbone` preact_resnet34; did you mean preact_resnet32"):
         build_backbone("preact_resnet34", classes=3, image_size=32, seed=0)
-    with pytest.raises(UsageError, match=r"no --backbone zzz; did you mean cnn5, cnn8"):
+    with pytest.raises(UsageError, match=r"no `backbone` zzz; did you mean cnn5, cnn8"):
         build_backbone("zzz", classes=3, image_size=32, seed=0)
 
 
 def test_width_of_a_torchvision_model_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--width 2 does not work with resnet18: only cnn5, .* have a width"):
+    with pytest.raises(UsageError, match=r"`width` 2 does not work with resnet18: only cnn5, .* have a width"):
         build_backbone("resnet18", classes=3, image_size=32, width=2.0, seed=0)
 
 
 def test_published_weights_of_our_own_networks_do_not_exist() -> None:
-    with pytest.raises(UsageError, match=r"--weights DEFAULT: there are no published weights of cnn8; .*FILE"):
+    with pytest.raises(UsageError, match=r"`weights` DEFAULT: there are no published weights of cnn8; .*FILE"):
         build_backbone("cnn8", classes=3, image_size=32, weights="DEFAULT", seed=0)

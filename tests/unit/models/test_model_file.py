@@ -63,10 +63,10 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_about_an_impossible_backbone_is_refused(tmp_path: Path) -> None:
     path = _file_about(tmp_path / "m.safetensors", name="cnn6")
     with pytest.raises(
-        InputError, match=r"m\.safetensors holds a backbone that cannot be built: there is no --backbone"
+        InputError, match=r"m\.safetensors holds a backbone that cannot be built: there is no `backbone`"
     ):
         load_model(path)
-    with pytest.raises(InputError, match=r"cannot be built: --backbone cnn5 does not run on -1-pixel"):
+    with pytest.raises(InputError, match=r"cannot be built: `backbone` cnn5 does not run on -1-pixel"):
         load_model(_file_about(path, image_size=-1))
     with pytest.raises(InputError, match=r"m\.safetensors does not fit cnn5: stem\.0\.weight is missing"):
         load_model(_file_about(path))

@@ -118,7 +118,7 @@ def test_a_swin_stage_with_its_channels_last_is_averaged_over_its_pixels() -> No
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("vit_b_32", 40), ("maxvit_t", 32)])
 def test_images_that_the_network_cannot_take_are_refused(name: str, size: int) -> None:
-    message = rf"--backbone {name} does not run on {size}-pixel images \(.+\); try --image-size 224"
+    message = rf"`backbone` {name} does not run on {size}-pixel images \(.+\); try `image_size` 224"
     with pytest.raises(UsageError, match=message):
         build_backbone(name, classes=4, image_size=size, seed=0)
 
@@ -189,5 +189,5 @@ def test_position_embeddings_grow_with_the_images() -> None:
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("invalid hash value")])
 def test_a_failing_download_says_how_to_do_without(error: Exception, hub: _Hub) -> None:
     hub.error = error
-    with pytest.raises(MachineError, match=r"resnet18.*\.pth cannot be downloaded \(.+\).*--weights FILE\.safetensors"):
+    with pytest.raises(MachineError, match=r"resnet18.*\.pth cannot be downloaded \(.+\).*`weights` FILE\.safetensors"):
         _build("resnet18", weights="DEFAULT")

@@ -61,7 +61,7 @@ def test_tensors_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
     state["stage7.weight"] = state.pop("stage1.conv1.weight")
     path = _save(tmp_path / "w.safetensors", state)
     message = (
-        r"w\.safetensors does not fit cnn8: stage1\.conv1\.weight is missing, stage7\.weight is unexpected; .*--width"
+        r"w\.safetensors does not fit cnn8: stage1\.conv1\.weight is missing, stage7\.weight is unexpected; .*`width`"
     )
     with pytest.raises(InputError, match=message):
         _build(weights=path)
@@ -84,7 +84,7 @@ def test_position_embeddings_of_no_square_grid_are_refused() -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(
-            InputError, match=rf"{path}: no such file \(--weights takes a \.safetensors file or DEFAULT"
+            InputError, match=rf"{path}: no such file \(`weights` takes a \.safetensors file or DEFAULT"
         ):
             _build(weights=path)
 

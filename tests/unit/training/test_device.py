@@ -43,13 +43,13 @@ def test_without_a_gpu_auto_is_the_cpu() -> None:
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_without_a_gpu_none_can_be_asked_for(name: str) -> None:
-    with pytest.raises(MachineError, match=rf"--device {name}: no usable CUDA GPU .* 'noisyknn doctor'"):
+    with pytest.raises(MachineError, match=rf"`device` {name}: no usable CUDA GPU .* 'noisyknn doctor'"):
         find_device(name)
 
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(MachineError, match="--device cuda:2: this machine's last GPU is cuda:1"):
+    with pytest.raises(MachineError, match="`device` cuda:2: this machine's last GPU is cuda:1"):
         find_device("cuda:2")
 
 

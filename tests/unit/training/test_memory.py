@@ -51,6 +51,6 @@ def test_small_batches_are_cut_into_pairs_at_most() -> None:
 
 def test_where_two_images_are_too_many_the_user_is_told_what_to_do() -> None:
     tried: list[int] = []
-    with pytest.raises(MachineError, match=r"even in batches of 2; try a smaller --image-size"):
+    with pytest.raises(MachineError, match=r"even in batches of 2; try a smaller `image_size`"):
         Memory().fit(a_gpu_for(1, 16, tried), 16, Notes())
     assert tried == [1, 2, 4, 8]

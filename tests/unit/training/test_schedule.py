@@ -2,7 +2,8 @@ import itertools
 
 import pytest
 
-from noisyknn.config import PRESETS, make_config
+from noisyknn.config import make_config
+from noisyknn.presets import PRESETS
 from noisyknn.training.schedule import cyclic_rate, image_size, learning_rate, smaller_sizes, stretched
 
 

@@ -14,9 +14,11 @@ from noisyknn.data.augment import Pixels
 from noisyknn.errors import MachineError
 from noisyknn.models.backbone import Backbone, BackboneSpec, Tap
 from noisyknn.models.factory import build_backbone
+from noisyknn.training import plan as plan_module
 from noisyknn.training import trainer as trainer_module
 from noisyknn.training.cuda_graphs import Graphs, Logits
-from noisyknn.training.trainer import EpochReport, Plan, Trained, Trainer
+from noisyknn.training.plan import Objective, Plan, eq7_plan, soft_target_plan
+from noisyknn.training.trainer import EpochReport, Trained, Trainer
 
 CPU = torch.device("cpu")
 SAMPLES, CLASSES, SIZE = 40, 3, 8
@@ -129,10 +131,23 @@ def make_trainer(
     )
 
 
+def train(trainer: Trainer, labels: Tensor, gamma: float, episode: int) -> Trained:
+    return trainer.train(eq7_plan(trainer.config, trainer.given_labels, labels, gamma, episode))
+
+
+def train_on_targets(
+    trainer: Trainer, rows: Tensor, targets: Callable[[Tensor], Tensor], episode: int, *, robust: bool, stretch: float
+) -> Trained:
+    given = trainer.given_labels
+    plan = soft_target_plan(trainer.config, given, rows, targets, episode, robust=robust, stretch=stretch)
+    return trainer.train(plan)
+
+
 def fit(trainer: Trainer, labels: Tensor = LABELS, gamma: float = 0.4, episode: int = 0) -> dict[str, Tensor]:
     """Everything that training leaves: weights and running statistics, losses and features."""
-    model, cumulative_loss = trainer.fit(labels, gamma, episode)
-    return {**model.state_dict(), "cumulative_loss": cumulative_loss, "features": trainer.inspect(model)[0]}
+    trained = train(trainer, labels, gamma, episode)
+    weights = trained.model.state_dict()
+    return {**weights, "cumulative_loss": trained.cumulative_loss, "features": trained.features}
 
 
 def identical(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -184,7 +199,7 @@ def test_gamma_says_which_labels_are_trained_on() -> None:
     config = make_config()
 
     def weights(current: Tensor, given: Tensor, gamma: float) -> dict[str, Tensor]:
-        return dict(make_trainer(config, given=given).fit(current, gamma, 0)[0].state_dict())
+        return dict(train(make_trainer(config, given=given), current, gamma, 0).model.state_dict())
 
     assert identical(weights(LABELS, OTHERS, 1.0), weights(OTHERS, OTHERS, 1.0))
     assert identical(weights(OTHERS, LABELS, 0.0), weights(OTHERS, OTHERS, 0.0))
@@ -243,7 +258,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(
         assert identical(resumed, undisturbed)
 
 
-class Counting:
+class Counting(Objective):
     """An objective that learns how often each sample was seen, and weighs its loss by that."""
 
     def __init__(self) -> None:
@@ -260,24 +275,29 @@ class Counting:
         return losses, losses
 
 
-def plan_of(objective: Counting, ranked_from: int = 0) -> Plan:
+def plan_of(objective: Counting, tracked_from: int = 0) -> Plan:
     rows = torch.arange(SAMPLES)
     return Plan(
-        rows=rows, objective=objective, epochs=4, rate=lambda epoch, _: 0.01 / (epoch + 1), ranked_from=ranked_from
+        episode=0,
+        rows=rows,
+        objective=objective,
+        epochs=4,
+        rate=lambda epoch, _: 0.01 / (epoch + 1),
+        tracked_from=tracked_from,
     )
 
 
 def test_what_an_objective_learns_is_resumed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     undisturbed = Counting()
-    expected = make_trainer(make_config(epochs=9)).carry_out(plan_of(undisturbed), 0)
+    expected = make_trainer(make_config(epochs=9)).train(plan_of(undisturbed))
     assert undisturbed.epochs == [0, 1, 2, 3]
     assert undisturbed.seen.tolist() == [1 + 4 * (row % 3) for row in range(SAMPLES)]
     checkpoints, resumed = MemoryCheckpoints(), Counting()
     stopped = make_trainer(make_config(), checkpoints=checkpoints, diary=Diary(stop_at_epoch=2))
     with pytest.raises(KeyboardInterrupt):
-        stopped.carry_out(plan_of(Counting()), 0)
-    found = make_trainer(make_config(), checkpoints=checkpoints).carry_out(plan_of(resumed), 0)
+        stopped.train(plan_of(Counting()))
+    found = make_trainer(make_config(), checkpoints=checkpoints).train(plan_of(resumed))
     assert resumed.epochs == [2, 3]
     assert torch.equal(resumed.seen, undisturbed.seen)
     assert torch.equal(found.features, expected.features)
@@ -288,22 +308,10 @@ def test_what_an_objective_learns_is_resumed_too(monkeypatch: pytest.MonkeyPatch
 
 def test_losses_may_be_summed_up_from_a_later_epoch_on() -> None:
     late, all_along = (
-        make_trainer(make_config()).carry_out(plan_of(Counting(), first), 0).cumulative_loss for first in (3, 0)
+        make_trainer(make_config()).train(plan_of(Counting(), first)).cumulative_loss for first in (3, 0)
     )
     assert late.abs().sum() < 0.5 * all_along.abs().sum()
     assert late.count_nonzero() == SAMPLES
-
-
-def test_references_by_the_loss_of_a_further_cycle() -> None:
-    diary = Diary()
-    config = make_config(selector="o2u", schedule="one-cycle")
-    by_cycle = make_trainer(config, diary=diary)(LABELS, 1.0, 0)
-    assert len(diary.reports) == config.epochs + 10
-    by_loss = make_trainer(make_config(schedule="one-cycle"))(LABELS, 1.0, 0)
-    assert not torch.equal(by_cycle.cumulative_loss, by_loss.cumulative_loss)
-    diary = Diary()
-    make_trainer(config, diary=diary).fit(LABELS, 0.0, 2)
-    assert len(diary.reports) == config.epochs  # the final training ranks nothing
 
 
 def test_a_training_may_be_stopped_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,17 +348,17 @@ def test_samples_without_a_label_are_not_trained_on_until_they_have_one() -> Non
     changed = IMAGES.clone()
     changed[unlabelled] = 255 - changed[unlabelled]
     one, other = (
-        make_trainer(make_config(), images=images, given=given).fit(given, 1.0, 0) for images in (IMAGES, changed)
+        train(make_trainer(make_config(), images=images, given=given), given, 1.0, 0) for images in (IMAGES, changed)
     )
-    assert identical(one[0].state_dict(), other[0].state_dict())
-    assert torch.equal(one[1], other[1])
-    assert one[1][unlabelled].tolist() == [0.0] * 4
-    assert one[1][given >= 0].count_nonzero() == SAMPLES - 4
+    assert identical(one.model.state_dict(), other.model.state_dict())
+    assert torch.equal(one.cumulative_loss, other.cumulative_loss)
+    assert one.cumulative_loss[unlabelled].tolist() == [0.0] * 4
+    assert one.cumulative_loss[given >= 0].count_nonzero() == SAMPLES - 4
     one, other = (
-        make_trainer(make_config(), images=images, given=given).fit(LABELS, 1.0, 1) for images in (IMAGES, changed)
+        train(make_trainer(make_config(), images=images, given=given), LABELS, 1.0, 1) for images in (IMAGES, changed)
     )
-    assert not identical(one[0].state_dict(), other[0].state_dict())
-    assert one[1].count_nonzero() == SAMPLES
+    assert not identical(one.model.state_dict(), other.model.state_dict())
+    assert one.cumulative_loss.count_nonzero() == SAMPLES
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
@@ -376,10 +384,10 @@ def test_the_learning_rate_follows_the_progress_of_each_step(monkeypatch: pytest
         return 0.0 if epoch == 0 else 0.01
 
     before = dict(new_model().named_parameters())
-    monkeypatch.setattr(trainer_module, "learning_rate", rate)
+    monkeypatch.setattr(plan_module, "learning_rate", rate)
     for epochs, moved in ((1, False), (2, True)):
         asked.clear()
-        model, _ = make_trainer(make_config(epochs=epochs)).fit(LABELS, 1.0, 0)
+        model = train(make_trainer(make_config(epochs=epochs)), LABELS, 1.0, 0).model
         assert asked == [(epoch, step / 3) for epoch in range(epochs) for step in range(3)]  # 14, 13 and 13 images
         assert identical(before, dict(model.named_parameters())) != moved
 
@@ -388,7 +396,9 @@ def test_cumulative_losses_tell_wrong_labels() -> None:
     labels = LABELS.clone()
     wrong = torch.tensor([0, 20])
     labels[wrong] = OTHERS[wrong]
-    _, losses = make_trainer(make_config(epochs=25, drops=(), **NO_AUGMENTATION), given=labels).fit(labels, 1.0, 0)
+    losses = train(
+        make_trainer(make_config(epochs=25, drops=(), **NO_AUGMENTATION), given=labels), labels, 1.0, 0
+    ).cumulative_loss
     assert set(losses.topk(len(wrong)).indices.tolist()) == set(wrong.tolist())
     assert float(losses.sum()) == pytest.approx(0, abs=1e-2)
 
@@ -396,9 +406,8 @@ def test_cumulative_losses_tell_wrong_labels() -> None:
 @pytest.mark.parametrize("flip", [True, False])
 def test_features_are_pooled_and_averaged_over_the_mirror_image(flip: bool) -> None:
     config = make_config(**{**NO_AUGMENTATION, "flip": flip})
-    trained = make_trainer(config)(LABELS, 1.0, 0)
-    model, losses = make_trainer(config).fit(LABELS, 1.0, 0)
-    model.eval()
+    trained = train(make_trainer(config), LABELS, 1.0, 0)
+    model = trained.model
     maps: list[Tensor] = []
     model.net.get_submodule("stage3").register_forward_hook(lambda *parts: maps.append(parts[2]))
     with torch.no_grad():
@@ -408,7 +417,6 @@ def test_features_are_pooled_and_averaged_over_the_mirror_image(flip: bool) -> N
     assert trained.features.dtype == torch.float32
     assert not trained.features.requires_grad
     torch.testing.assert_close(trained.features, (plain + mirrored) / 2 if flip else plain, atol=1e-5, rtol=1e-5)
-    assert torch.equal(trained.cumulative_loss, losses)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +436,7 @@ def test_batches_are_of_even_size_and_none_is_of_a_single_sample(
         model=lambda: new_model(size),
         diary=diary,
     )
-    trained = trainer(LABELS[:samples], 1.0, 0)
+    trained = train(trainer, LABELS[:samples], 1.0, 0)
     assert diary.advances == [0, *sizes]
     assert trained.features.shape == (samples, 32)
 
@@ -438,8 +446,8 @@ def test_progress_is_told() -> None:
     labels = LABELS.clone()
     labels[:4] = -1
     trainer = make_trainer(make_config(), diary=diary)
-    trainer.fit(labels, 1.0, 1)
-    trainer.fit(LABELS, 0.0, 2)
+    train(trainer, labels, 1.0, 1)
+    train(trainer, LABELS, 0.0, 2)
     assert diary.stages == [("episode 2 of 2", 3 * 36, "images"), ("final training", 3 * 40, "images")]
     assert sum(diary.advances) == 3 * 36 + 3 * 40
     assert [(report.episode, report.epoch) for report in diary.reports] == [
@@ -462,8 +470,8 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(episode: int, name: st
         nn.init.constant_(model.get_parameter("net.head.bias"), torch.nan)
         return model
 
-    with pytest.raises(MachineError, match=f"diverged in epoch 1 of {name}; try a lower --lr than 0.01"):
-        make_trainer(make_config(), model=broken).fit(LABELS, 1.0, episode)
+    with pytest.raises(MachineError, match=f"diverged in epoch 1 of {name}; try a lower `lr` than 0.01"):
+        train(make_trainer(make_config(), model=broken), LABELS, 1.0, episode)
 
 
 def test_features_that_are_no_numbers_name_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,8 +479,8 @@ def test_features_that_are_no_numbers_name_it_too(monkeypatch: pytest.MonkeyPatc
         return torch.zeros(len(images), CLASSES), torch.full((len(images), 4), torch.inf)
 
     monkeypatch.setattr(Backbone, "logits_and_features", broken)
-    with pytest.raises(MachineError, match=r"diverged in episode 1 of 2; try a lower --lr than 0\.01"):
-        make_trainer(make_config())(LABELS, 1.0, 0)
+    with pytest.raises(MachineError, match=r"diverged in episode 1 of 2; try a lower `lr` than 0\.01"):
+        train(make_trainer(make_config()), LABELS, 1.0, 0)
 
 
 def test_probabilities_too_small_for_half_precision_name_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,13 +488,13 @@ def test_probabilities_too_small_for_half_precision_name_it_too(monkeypatch: pyt
         return 1e6 * torch.eye(CLASSES)[torch.zeros(len(images), dtype=torch.int64)], torch.ones(len(images), 4)
 
     monkeypatch.setattr(Backbone, "logits_and_features", over_sure)
-    with pytest.raises(MachineError, match=r"diverged in episode 1 of 2; try a lower --lr than 0\.01"):
-        make_trainer(make_config())(LABELS, 1.0, 0)
+    with pytest.raises(MachineError, match=r"diverged in episode 1 of 2; try a lower `lr` than 0\.01"):
+        train(make_trainer(make_config()), LABELS, 1.0, 0)
 
 
 def test_bf16_gives_float32_results_near_those_of_fp32() -> None:
     config = make_config(epochs=1, batch_size=SAMPLES)
-    trained: list[Trained] = [make_trainer(config, bf16=bf16)(LABELS, 1.0, 0) for bf16 in (False, True)]
+    trained: list[Trained] = [train(make_trainer(config, bf16=bf16), LABELS, 1.0, 0) for bf16 in (False, True)]
     plain, mixed = trained
     assert mixed.features.dtype == mixed.cumulative_loss.dtype == torch.float32
     assert not torch.equal(plain.features, mixed.features)
@@ -499,9 +507,9 @@ def certain(labels: Tensor) -> Callable[[Tensor], Tensor]:
 
 def test_targets_that_are_certain_are_trained_on_as_labels_are() -> None:
     config = make_config(optimizer="sgd")
-    as_labels = make_trainer(config, given=OTHERS)(LABELS, 0.0, 0)
-    as_targets = make_trainer(config, given=OTHERS).on_targets(
-        torch.arange(SAMPLES), certain(LABELS), 0, robust=True, stretch=1
+    as_labels = train(make_trainer(config, given=OTHERS), LABELS, 0.0, 0)
+    as_targets = train_on_targets(
+        make_trainer(config, given=OTHERS), torch.arange(SAMPLES), certain(LABELS), 0, robust=True, stretch=1
     )
     torch.testing.assert_close(as_targets.features, as_labels.features, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(as_targets.log_probabilities, as_labels.log_probabilities, atol=1e-2, rtol=1e-2)
@@ -512,8 +520,8 @@ def test_the_loss_that_is_kept_is_that_of_the_given_labels() -> None:
     config = make_config(epochs=1, batch_size=SAMPLES, optimizer="sgd", **NO_AUGMENTATION)
     given = OTHERS.clone()
     given[::4] = -1
-    found = make_trainer(config, given=given).on_targets(
-        torch.arange(SAMPLES), certain(LABELS), 0, robust=True, stretch=1
+    found = train_on_targets(
+        make_trainer(config, given=given), torch.arange(SAMPLES), certain(LABELS), 0, robust=True, stretch=1
     )
     logits = new_model().train()(normalised())
     losses = losses_by_hand(logits, torch.where(given >= 0, given, LABELS)).detach()
@@ -523,23 +531,24 @@ def test_the_loss_that_is_kept_is_that_of_the_given_labels() -> None:
 def test_a_loss_that_need_not_be_robust_is_cross_entropy() -> None:
     rows, targets = torch.arange(SAMPLES), certain(LABELS)
     robust, plain = (
-        make_trainer(make_config()).on_targets(rows, targets, 0, robust=it, stretch=1).features for it in (True, False)
+        train_on_targets(make_trainer(make_config()), rows, targets, 0, robust=it, stretch=1).features
+        for it in (True, False)
     )
-    as_ce = make_trainer(make_config(loss="ce")).on_targets(rows, targets, 0, robust=True, stretch=1).features
+    as_ce = train_on_targets(make_trainer(make_config(loss="ce")), rows, targets, 0, robust=True, stretch=1).features
     assert not torch.equal(robust, plain)
     assert torch.equal(as_ce, plain)
 
 
 def test_targets_are_learnt_for_as_many_times_the_epochs_as_asked_for() -> None:
     diary, rows = Diary(), torch.arange(0, SAMPLES, 2)
-    make_trainer(make_config(), diary=diary).on_targets(rows, certain(LABELS), 0, robust=True, stretch=2)
+    train_on_targets(make_trainer(make_config(), diary=diary), rows, certain(LABELS), 0, robust=True, stretch=2)
     assert diary.stages == [("episode 1 of 2", 6 * 20, "images")]
     assert [report.epoch for report in diary.reports] == list(range(6))
 
 
 def test_log_probabilities_are_those_of_the_network_averaged_over_mirror_images() -> None:
     trainer = make_trainer(make_config())
-    model, _ = trainer.fit(LABELS, 1.0, 0)
+    model = train(trainer, LABELS, 1.0, 0).model
     _, found = trainer.inspect(model)
     with torch.no_grad():
         views = [model.eval()(images).log_softmax(1) for images in (normalised(), normalised().flip(3))]

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from noisyknn.config import Config
 from noisyknn.errors import UsageError
-from noisyknn.methods.pencil import PencilObjective, Stages, pencil
+from noisyknn.methods.baselines.pencil import SPEC, PencilObjective, Stages, pencil
 from noisyknn.presets import overridden, preset_settings
-from noisyknn.training.trainer import Plan, Trained
+from noisyknn.training.plan import Plan
+from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import make_task, trained_of
 
 GIVEN = torch.tensor([0, 2, 1, 1])
@@ -137,16 +138,16 @@ def test_stages_and_rates_keep_their_shape() -> None:
     assert [rate(epoch, 0.5) for epoch in (0, 19, 20, 23, 24, 27, 28, 31)] == pytest.approx(
         [0.06, 0.06, 0.2, 0.2, 0.02, 0.02, 0.002, 0.002]
     )
-    with pytest.raises(UsageError, match="--epochs 2 is too few for --method pencil"):
-        Config(method="pencil", epochs=2)
+    with pytest.raises(UsageError, match="`epochs` 2 is too few for pencil"):
+        SPEC.check(Config(method="pencil", epochs=2))
 
 
 def test_labels_are_the_learnt_ones_or_where_none_was_given_the_networks() -> None:
     given = torch.tensor([0, 2, -1, 1])
     said = torch.tensor([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]])
 
-    def carry_out(plan: Plan, episode: int) -> Trained:
-        assert (episode, plan.epochs, plan.rows.tolist()) == (0, EPOCHS, [0, 1, 3])
+    def carry_out(plan: Plan) -> Trained:
+        assert (plan.episode, plan.epochs, plan.rows.tolist()) == (0, EPOCHS, [0, 1, 3])
         for epoch in range(plan.epochs):
             plan.objective.begin_epoch(epoch)
             plan.objective(said[plan.rows].log(), plan.rows)

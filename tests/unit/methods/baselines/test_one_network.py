@@ -6,9 +6,10 @@ from torch import Tensor
 
 from noisyknn.config import Config
 from noisyknn.errors import UsageError
-from noisyknn.methods.ce import ce
-from noisyknn.methods.deep_knn import deep_knn, learn_what_is_left
-from noisyknn.methods.sl import sl
+from noisyknn.methods.baselines.ce import SPEC as CE
+from noisyknn.methods.baselines.deep_knn import deep_knn, learn_what_is_left
+from noisyknn.methods.baselines.sl import SPEC as SL
+from noisyknn.methods.spec import MethodSpec
 from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import make_task, slow_vote, trained_of
 
@@ -21,8 +22,8 @@ def trained_with(logits: Tensor) -> Trained:
     return Trained(**{**trained.__dict__, "log_probabilities": logits.log_softmax(1).half()})
 
 
-@pytest.mark.parametrize("method", [ce, sl])
-def test_each_label_becomes_what_the_one_network_says(method: object) -> None:
+@pytest.mark.parametrize("method", [CE, SL])
+def test_each_label_becomes_what_the_one_network_says(method: MethodSpec) -> None:
     calls = []
 
     def train(labels: Tensor, gamma: float, episode: int) -> Trained:
@@ -30,12 +31,12 @@ def test_each_label_becomes_what_the_one_network_says(method: object) -> None:
         return trained_with(LOGITS)
 
     task = make_task(GIVEN, Config(method="ce"), train)
-    (episode,) = method(task, None)  # type: ignore[operator]
+    (episode,) = method.run(task, None)
     assert calls == [(GIVEN.tolist(), 1.0, 0)]
     assert episode.correction.labels.tolist() == [0, 0, 2, 1, 1, 0]
     assert episode.correction.references.tolist() == [0, 1, 2, 4, 5]
     assert episode.network is not None
-    assert list(method(task, episode)) == []  # type: ignore[operator]
+    assert list(method.run(task, episode)) == []
 
 
 def test_the_filter_leaves_out_what_its_neighbours_contradict() -> None:

@@ -1,19 +1,22 @@
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from noisyknn.config import Config
-from noisyknn.methods.joint_optimization import JointObjective, joint_optimization, learn_soft_labels
-from noisyknn.training.trainer import Plan, Trained
+from noisyknn.methods.baselines.joint_optimization import JointObjective, joint_optimization, learn_soft_labels
+from noisyknn.training.plan import Plan
+from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import make_task, trained_of
 
 GIVEN = torch.tensor([0, 2, 1, 1])
 
 
-def make_objective(epochs: int = 20, given: Tensor = GIVEN, **settings: float) -> JointObjective:
-    return JointObjective(given, 3, Config(method="joint-optimization", epochs=epochs, **settings))  # type: ignore[arg-type]
+def make_objective(epochs: int = 20, given: Tensor = GIVEN, **settings: Any) -> JointObjective:
+    return JointObjective(given, 3, Config(method="joint-optimization", epochs=epochs, **settings))
 
 
 def logits_of(*probabilities: list[float]) -> Tensor:
@@ -61,11 +64,11 @@ def test_gradients_reach_the_network_through_all_three_losses() -> None:
     assert tracked.shape == (4,)
 
 
-def carry_out_of(said: Tensor, plans: list[Plan]) -> object:
+def carry_out_of(said: Tensor, plans: list[Plan]) -> Callable[[Plan], Trained]:
     """A training in which the network says the same of all samples in all epochs."""
 
-    def carry_out(plan: Plan, episode: int) -> Trained:
-        assert episode == len(plans)
+    def carry_out(plan: Plan) -> Trained:
+        assert plan.episode == len(plans)
         plans.append(plan)
         for epoch in range(plan.epochs):
             plan.objective.begin_epoch(epoch)
@@ -82,7 +85,7 @@ SAID = torch.tensor([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.2, 0.
 def test_labels_in_its_episode_and_a_network_where_one_is_wanted() -> None:
     plans: list[Plan] = []
     config = Config(method="joint-optimization", epochs=20, episodes=1, lr=0.08, later_rate=2.5)
-    task = make_task(torch.tensor([0, 2, -1, 1]), config, carry_out=carry_out_of(SAID, plans))  # type: ignore[arg-type]
+    task = make_task(torch.tensor([0, 2, -1, 1]), config, carry_out=carry_out_of(SAID, plans))
     (episode,) = joint_optimization(task, None)
     assert episode.correction.labels.tolist() == [0, 0, 1, 2]  # the third has no label and is what the network says
     assert episode.correction.voted.tolist() == episode.correction.labels.tolist()

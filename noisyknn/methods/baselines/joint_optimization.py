@@ -26,16 +26,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Episode, Task, labelled, without_votes
+from noisyknn.methods.algorithm1 import Episode, Task, labelled
+from noisyknn.methods.baselines.ce import ONE_EPISODE, without_votes
+from noisyknn.methods.spec import MethodSpec
+from noisyknn.models.backbone import Backbone
 from noisyknn.training.losses import cross_entropy, expected_loss
-from noisyknn.training.trainer import Fixed, Plan, Trained
+from noisyknn.training.plan import Objective, Plan
 
 BEGIN, WINDOW, SECOND = 70 / 200, 10 / 200, 120 / 200
 """When labels begin to change, over how many epochs they are averaged, and the second step: shares of the first."""
 LEAST = 1e-7
 
 
-class JointObjective:
+class JointObjective(Objective):
     """The loss of the first step, and the soft labels that it learns."""
 
     def __init__(self, given: Tensor, classes: int, config: Config) -> None:
@@ -80,27 +83,50 @@ def joint_optimization(task: Task, last: Episode | None) -> Iterator[Episode]:
 def _first_step(task: Task) -> Episode:
     given, config = task.given_labels, task.config
     objective = JointObjective(given, task.classes, config)
-    plan = Plan(rows=labelled(given), objective=objective, epochs=config.epochs, rate=lambda *_: config.lr)
-    trained = task.carry_out(plan, 0)
+    plan = Plan(episode=0, rows=labelled(given), objective=objective, epochs=config.epochs, rate=lambda *_: config.lr)
+    trained = task.train(plan)
     evidence = objective.labels.clamp_min(LEAST).log().half()
     evidence = torch.where((given >= 0)[:, None], evidence, trained.log_probabilities)
     correction = without_votes(evidence.argmax(1), evidence, plan.rows)
     return Episode(index=0, gamma=0.0, cumulative_loss=trained.cumulative_loss, correction=correction)
 
 
-def learn_soft_labels(task: Task, last: Episode) -> Trained:
+class SecondStep(Objective):
+    """Cross-entropy with the soft labels."""
+
+    def __init__(self, soft: Tensor) -> None:
+        self._soft = soft
+
+    def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses (B,), twice."""
+        expected = expected_loss(logits, self._soft[samples], cross_entropy)
+        return expected, expected
+
+
+def learn_soft_labels(task: Task, last: Episode) -> Backbone:
     """The second step: a new network on what the first has made of the labels."""
     soft = last.correction.evidence.float().softmax(1)
     epochs, rate = max(1, round(SECOND * task.config.epochs)), task.config.later_rate * task.config.lr
-
-    def losses(logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        expected = expected_loss(logits, soft[samples], cross_entropy)
-        return expected, expected
-
     plan = Plan(
+        episode=task.config.episodes,
         rows=torch.arange(len(soft), device=soft.device),
-        objective=Fixed(losses),
+        objective=SecondStep(soft),
         epochs=epochs,
         rate=lambda epoch, _: rate * 0.1 ** math.floor(3 * epoch / epochs),
     )
-    return task.carry_out(plan, task.config.episodes)
+    return task.train(plan).model
+
+
+BY_SGD = {**ONE_EPISODE, "optimizer": "sgd", "weight_decay": 1e-4, "batch_size": 128}
+"""The optimiser of the source, and of PENCIL's."""
+ON_CLOTHING1M = {"optimizer": "adam", "lr": 2e-3, "weight_decay": 5e-3, "batch_size": 64, "later_rate": 1.0}
+"""The optimiser that Kong et al. have for all methods in Section 4.7. α and β stay those for CIFAR-10."""
+SPEC = MethodSpec(
+    run=joint_optimization,
+    settings=frozenset({"policy", "prior_weight", "entropy_weight", "later_rate"}),
+    words=lambda _: "",
+    defaults={**BY_SGD, "lr": 0.08, "later_rate": 2.5},
+    clothing1m=ON_CLOTHING1M,
+    objective=lambda config: f"α {config.prior_weight:g}, β {config.entropy_weight:g}",
+    final_network=learn_soft_labels,
+)

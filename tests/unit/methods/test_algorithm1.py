@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from noisyknn.config import Config
-from noisyknn.methods import METHODS
-from noisyknn.methods.base import Correction, Episode, Task, gamma_of, iterate, labelled
+from noisyknn.methods.algorithm1 import Correction, Episode, Task, algorithm1, gamma_of, labelled
+from noisyknn.methods.spec import find_method
 from noisyknn.training.trainer import Trained
 from tests.unit.methods.helpers import fake_train, make_task, noisy_labels, trained_of
 
@@ -26,8 +26,8 @@ def same(one: Episode, other: Episode) -> bool:
 @pytest.mark.parametrize("done", [1, 2, 3, 5, 6])
 def test_a_resumed_run_yields_what_an_undisturbed_one_does(method: str, done: int) -> None:
     task = make_task(noisy_labels(80, 3), CONFIG)
-    whole = list(METHODS[method](task, None))
-    resumed = list(METHODS[method](task, whole[done - 1]))
+    whole = list(find_method(method).run(task, None))
+    resumed = list(find_method(method).run(task, whole[done - 1]))
     assert len(whole) == 6
     assert len(resumed) == 6 - done
     assert all(map(same, whole[done:], resumed))
@@ -52,7 +52,7 @@ def test_each_episode_trains_on_the_labels_that_the_last_one_left() -> None:
         )
 
     config = Config(episodes=3, gamma=0.8, gamma_decay=2)
-    episodes = list(iterate(make_task(torch.tensor([0, 1, 2]), config, train), correct, None))
+    episodes = list(algorithm1(make_task(torch.tensor([0, 1, 2]), config, train), correct, None))
     assert calls == [([0, 1, 2], 0.8, 0), ([10, 11, 12], 0.4, 1), ([20, 21, 22], 0.2, 2)]
     assert [episode.correction.labels.tolist() for episode in episodes] == [[10, 11, 12], [20, 21, 22], [30, 31, 32]]
     assert [episode.gamma for episode in episodes] == [0.8, 0.4, 0.2]
@@ -69,7 +69,7 @@ def test_no_labels_are_ever_edited_in_place(method: str) -> None:
 
     given = noisy_labels(80, 3)
     seen.append((given, given.clone()))
-    episodes = METHODS[method](make_task(given, CONFIG, train), None)
+    episodes = find_method(method).run(make_task(given, CONFIG, train), None)
     seen.extend((episode.correction.labels, episode.correction.labels.clone()) for episode in episodes)
     assert len(seen) == 13
     assert all(torch.equal(tensor, copy) for tensor, copy in seen)
@@ -82,7 +82,7 @@ def test_an_episode_is_handed_over_before_the_next_one_trains() -> None:
         trained.append(episode)
         return fake_train(labels, gamma, episode)
 
-    for episode in METHODS["iterknn"](make_task(noisy_labels(30, 2), CONFIG, train), None):
+    for episode in find_method("iterknn").run(make_task(noisy_labels(30, 2), CONFIG, train), None):
         assert trained == list(range(episode.index + 1))
 
 

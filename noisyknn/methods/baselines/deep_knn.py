@@ -16,8 +16,11 @@ import torch
 
 from noisyknn.errors import UsageError
 from noisyknn.knn.vote import poll
-from noisyknn.methods.base import Correction, Episode, Task, labelled
-from noisyknn.training.trainer import Trained
+from noisyknn.methods.algorithm1 import Correction, Episode, Task, labelled
+from noisyknn.methods.baselines.ce import ONE_EPISODE
+from noisyknn.methods.spec import LOSS_SETTINGS, SCHEDULE_SETTINGS, MethodSpec
+from noisyknn.models.backbone import Backbone
+from noisyknn.training.plan import eq7_plan
 
 
 def deep_knn(task: Task, last: Episode | None) -> Iterator[Episode]:
@@ -26,17 +29,17 @@ def deep_knn(task: Task, last: Episode | None) -> Iterator[Episode]:
         yield _filter(task)
 
 
-def learn_what_is_left(task: Task, last: Episode) -> Trained:
+def learn_what_is_left(task: Task, last: Episode) -> Backbone:
     """A new network on the samples that agree with their neighbours; raises UsageError where too few do."""
     kept = torch.where(task.given_labels >= 0, last.correction.labels, -1)
     if len(torch.unique(kept[kept >= 0])) < 2:
-        raise UsageError("--method deep-knn leaves fewer than two classes to learn; give a smaller --k")
-    return task.train(kept, 0.0, task.config.episodes)
+        raise UsageError("the deep k-NN filter leaves fewer than two classes to learn; give a smaller `k`")
+    return task.train(eq7_plan(task.config, task.given_labels, kept, 0.0, task.config.episodes)).model
 
 
 def _filter(task: Task) -> Episode:
     given = task.given_labels
-    trained = task.train(given, 1.0, 0)
+    trained = task.train(eq7_plan(task.config, given, given, 1.0, 0))
     logits = trained.log_probabilities.float()
     logits -= logits.mean(1, keepdim=True)
     references = labelled(given)
@@ -49,3 +52,13 @@ def _filter(task: Task) -> Episode:
         references=references,
     )
     return Episode(index=0, gamma=1.0, cumulative_loss=trained.cumulative_loss, correction=correction)
+
+
+SPEC = MethodSpec(
+    run=deep_knn,
+    settings=LOSS_SETTINGS | SCHEDULE_SETTINGS | {"k", "search"},
+    words=lambda config: f"k = {config.k}, all labels vote",
+    voters=lambda _, counts: int(counts.sum()),
+    defaults=ONE_EPISODE,
+    final_network=learn_what_is_left,
+)

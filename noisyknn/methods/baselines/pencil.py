@@ -32,9 +32,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyknn.config import Config
-from noisyknn.methods.base import Episode, Task, labelled, without_votes
+from noisyknn.errors import UsageError
+from noisyknn.methods.algorithm1 import Episode, Task, labelled
+from noisyknn.methods.baselines.ce import without_votes
+from noisyknn.methods.baselines.joint_optimization import BY_SGD, ON_CLOTHING1M
+from noisyknn.methods.spec import MethodSpec
 from noisyknn.training.losses import cross_entropy
-from noisyknn.training.trainer import Plan, Rate
+from noisyknn.training.plan import Objective, Plan, Rate
 
 FIRST, SECOND = 70 / 320, 200 / 320
 """Where the first and the second stage end: shares of all epochs."""
@@ -72,7 +76,7 @@ class Stages:
         return rate
 
 
-class PencilObjective:
+class PencilObjective(Objective):
     """The loss of each stage, and the label logits z that move in the second."""
 
     def __init__(self, given: Tensor, classes: int, config: Config) -> None:
@@ -124,12 +128,13 @@ def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:
         objective = PencilObjective(given, task.classes, config)
         stages = Stages.of(config.epochs)
         plan = Plan(
+            episode=0,
             rows=labelled(given),
             objective=objective,
             epochs=config.epochs,
             rate=stages.rate(config.lr, config.later_rate),
         )
-        trained = task.carry_out(plan, 0)
+        trained = task.train(plan)
         told = trained.log_probabilities.argmax(1)
         labels = torch.where(given >= 0, objective.label_logits.argmax(1), told)
         correction = without_votes(labels, trained.log_probabilities, plan.rows)
@@ -145,3 +150,25 @@ def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:
 def _divergence(logs: Tensor, label_logits: Tensor) -> Tensor:
     """Mean over the classes of s · (log s - log y^d) (B,), from log s and z, both (B, C)."""
     return (logs.exp() * (logs - label_logits.log_softmax(1))).mean(1)
+
+
+def _check(config: Config) -> None:
+    if config.epochs < 3:
+        raise UsageError(f"`epochs` {config.epochs} is too few for pencil, which has three stages; give 3 or more")
+
+
+SPEC = MethodSpec(
+    run=pencil,
+    settings=frozenset({"policy", "compatibility_weight", "entropy_weight", "label_rate", "later_rate"}),
+    words=lambda _: "",
+    defaults={**BY_SGD, "lr": 0.06, "later_rate": 10 / 3},
+    clothing1m={
+        **ON_CLOTHING1M,
+        "compatibility_weight": 0.08 * (14 / CLASSES),
+        "label_rate": 3000 * (BATCH / 64) * (CLASSES / 14) * (6 / SECOND_EPOCHS),
+    },
+    objective=lambda config: f"α {config.compatibility_weight:g}, β {config.entropy_weight:g}, λ {config.label_rate:g}",
+    check=_check,
+)
+"""On Clothing1M, the source's α 0.08 and λ 3000 are for these very 14 classes, so what `PencilObjective` scales by is
+undone. That its batches are of 64, and its second stage as long as ours of 6 epochs, is assumed."""

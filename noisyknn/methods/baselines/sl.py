@@ -5,11 +5,12 @@ Source: Wang et al., Symmetric Cross Entropy for Robust Learning with Noisy Labe
 official code, where its text says -4 (setting ``log_zero``).
 """
 
-from collections.abc import Iterator
+from noisyknn.methods.baselines.ce import ONE_EPISODE, one_network
+from noisyknn.methods.spec import COMMON_SETTINGS, MethodSpec
 
-from noisyknn.methods.base import Episode, Task, one_network
-
-
-def sl(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """One network on the given labels; the configuration's loss is the symmetric one."""
-    return one_network(task, last)
+SPEC = MethodSpec(
+    run=one_network,
+    settings=COMMON_SETTINGS - {"loss"},
+    words=lambda _: "",
+    defaults={**ONE_EPISODE, "loss": "sce"},
+)
