@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from noisyknn.errors import UsageError, first_ten
 
@@ -23,6 +23,16 @@ PolicyName = Literal["careful", "paper"]
 PresetName = Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"]
 
 
+HUGE = 1e9
+
+
+class Between(NamedTuple):
+    """Bounds of a setting, which may have either value."""
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One run's settings. The defaults are the paper's Section 4.2 for CIFAR-10."""
@@ -31,92 +41,92 @@ class Config:
     """How labels are corrected: a name of `noisyknn.methods.spec.METHODS`."""
     policy: PolicyName = "paper"
     """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
-    min_confidence: float = 0.4
+    min_confidence: Annotated[float, Between(0, 1)] = 0.4
     """Probability of being right that a correction must have under the careful policy."""
-    folds: int = 4
+    folds: Annotated[int, Between(2, 100)] = 4
     """Parts that the samples are dealt into for crossfit; each episode judges one."""
 
     backbone: str = "preact_resnet32"
     """The network: cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier's name."""
-    width: float = 1.0
+    width: Annotated[float, Between(0.05, 64)] = 1.0
     """Factor on the channels of noisyknn's own backbones."""
     weights: str | None = None
     """What a backbone starts from: nothing, ``DEFAULT`` (torchvision's download) or a .safetensors file."""
     layer: str | None = None
     """The stage whose pooled output is the feature vector; the last convolutional stage if not given."""
 
-    image_size: int = 32
+    image_size: Annotated[int, Between(4, 2048)] = 32
     """Height and width in pixels that the network sees."""
-    store_size: int | None = None
+    store_size: Annotated[int, Between(4, 4096)] | None = None
     """Height and width in pixels that images are stored at, if larger than ``image_size`` (room for cropping)."""
     progressive: bool = False
     """Whether an episode begins with images of half the size, then three quarters, which takes less time per epoch."""
     fit: Literal["squash", "crop"] = "squash"
     """How an oblong image becomes square: squeezed whole, or the centre cut out."""
 
-    crop_padding: int = 4
+    crop_padding: Annotated[int, Between(0, 256)] = 4
     """Pixels by which an image is padded (by reflection) before a crop of ``image_size`` is cut out at random."""
     flip: bool = True
     """Whether images are mirrored at random; wrong for characters."""
-    rotation: float = 10.0
+    rotation: Annotated[float, Between(0, 180)] = 10.0
     """Largest random rotation, in degrees."""
-    translation: float = 0.1
+    translation: Annotated[float, Between(0, 1)] = 0.1
     """Largest random shift of the affine map, as a share of the image size."""
-    jitter: float = 0.2
+    jitter: Annotated[float, Between(0, 1)] = 0.2
     """Strength of random brightness, contrast and saturation: factors from 1 - jitter to 1 + jitter."""
 
-    episodes: int = 10
+    episodes: Annotated[int, Between(1, 1000)] = 10
     """Rounds of training and correcting (Algorithm 1)."""
-    epochs: int = 120
+    epochs: Annotated[int, Between(1, 100_000)] = 120
     """Passes over the data in each episode; crossfit, which leaves a fold out, sees as many images in more passes."""
-    batch_size: int = 512
+    batch_size: Annotated[int, Between(2, 1_000_000)] = 512
     """Images per step of training."""
     optimizer: Literal["adam", "sgd", "muon"] = "adam"
     """Adam, SGD with Nesterov momentum 0.9, or Muon (Jordan et al. 2024), whose rate is the angle of a step."""
-    lr: float = 1e-3
+    lr: Annotated[float, Between(1e-9, 1000)] = 1e-3
     """Initial (step schedule) or largest (one-cycle) learning rate."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Between(0, 10)] = 1e-4
     """L2 penalty of the optimiser."""
     schedule: Literal["step", "one-cycle"] = "step"
     """``step`` divides the rate by 10 at each of ``drops``; ``one-cycle`` warms up over a quarter and falls to 0."""
-    drops: tuple[int, ...] = (60, 90)
+    drops: tuple[Annotated[int, Between(1, 100_000)], ...] = (60, 90)
     """Epochs at which the step schedule divides the learning rate by 10."""
 
     loss: LossName = "sce"
     """Cross-entropy, or symmetric cross-entropy (Wang et al. 2019)."""
-    alpha: float = 0.1
+    alpha: Annotated[float, Between(0, HUGE)] = 0.1
     """Weight of cross-entropy in the symmetric loss."""
-    beta: float = 1.0
+    beta: Annotated[float, Between(0, HUGE)] = 1.0
     """Weight of reverse cross-entropy in the symmetric loss."""
-    log_zero: float = -9.21
+    log_zero: Annotated[float, Between(-1000, 0)] = -9.21
     """A, what log 0 is taken as in reverse cross-entropy: the official code's -9.21 (its paper's text says -4)."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Between(0, 0.9)] = 0.0
     """Share of a label's weight spread over all classes, in the cross-entropy part."""
 
-    gamma: float = 1.0
+    gamma: Annotated[float, Between(0, 1)] = 1.0
     """Weight of the loss on the given labels in the first episode (Eq. 7)."""
-    gamma_decay: float = 1.2
+    gamma_decay: Annotated[float, Between(1, HUGE)] = 1.2
     """What gamma is divided by after each episode."""
-    k: int = 100
+    k: Annotated[int, Between(1, 1_000_000)] = 100
     """Neighbours that vote."""
-    reference_start: float = 0.2
+    reference_start: Annotated[float, Between(0.001, 1)] = 0.2
     """M in the first episode: the share of each class that votes, those of smallest cumulative loss (Eqs. 5 and 6)."""
-    reference_step: float = 0.1
+    reference_step: Annotated[float, Between(0, 1)] = 0.1
     """What M grows by after each episode, until 1."""
-    references_per_class: int | None = None
+    references_per_class: Annotated[int, Between(1, HUGE)] | None = None
     """A fixed number of references per class instead of the share M, as for Clothing1M."""
     selector: SelectorName = "loss"
     """Whose loss tells references: ``loss`` of the episode (Eqs. 5 and 6), or ``o2u``, that of a cycle of 10 further
     epochs in which the rate falls to a tenth (O2U-Net, Huang et al. 2019)."""
-    prior_weight: float = 1.2
+    prior_weight: Annotated[float, Between(0, HUGE)] = 1.2
     """α of Joint Optimization: weight of the loss that keeps classes of equal size."""
-    entropy_weight: float = 0.8
+    entropy_weight: Annotated[float, Between(0, HUGE)] = 0.8
     """β of Joint Optimization and of PENCIL: weight of the loss that makes the network sure."""
-    compatibility_weight: float = 0.1
+    compatibility_weight: Annotated[float, Between(0, HUGE)] = 0.1
     """α of PENCIL: weight of the loss that keeps learnt labels near the given ones."""
-    label_rate: float = 600.0
+    label_rate: Annotated[float, Between(0, HUGE)] = 600.0
     """λ of PENCIL: learning rate of the labels."""
-    later_rate: float = 1.0
+    later_rate: Annotated[float, Between(1e-6, 1e6)] = 1.0
     """Rate that the last stage of Joint Optimization or PENCIL begins with, as a multiple of ``lr``."""
     search: Literal["auto", "torch", "faiss"] = "auto"
     """k-NN backend; ``auto`` takes faiss on a CPU where it is installed, else torch."""
@@ -126,7 +136,7 @@ class Config:
     precision: Precision = "auto"
     """``bf16`` autocast or ``fp32``; ``auto`` takes bf16 where the device computes it natively. What
     torch lets a GPU do in TF32, convolutions by default, is done so in ``fp32`` too."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Seed of everything random."""
 
     @property
@@ -136,14 +146,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every value, from wherever it came; raises UsageError naming the option."""
-        for name, hint in get_type_hints(type(self)).items():
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
             object.__setattr__(self, name, _checked(f"`{name}`", getattr(self, name), hint))
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and not low <= number <= high:
-                    limits = " to ".join(f"{limit:.12g}" for limit in (low, high))
-                    raise UsageError(f"`{name}` {number} is out of range ({limits})")
         if self.store_size is not None and self.store_size < self.image_size:
             raise UsageError(
                 f"`image_size` {self.image_size} is larger than `store_size` {self.store_size}; give a smaller one "
@@ -153,41 +157,7 @@ class Config:
             raise UsageError("`alpha` 0 and `beta` 0 leave nothing to learn from; give one of them a weight")
 
 
-_HUGE = 1e9
 _LARGEST = sys.float_info.max
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("min_confidence", 0, 1),
-    ("folds", 2, 100),
-    ("width", 0.05, 64),
-    ("image_size", 4, 2048),
-    ("store_size", 4, 4096),
-    ("crop_padding", 0, 256),
-    ("rotation", 0, 180),
-    ("translation", 0, 1),
-    ("jitter", 0, 1),
-    ("episodes", 1, 1000),
-    ("epochs", 1, 100_000),
-    ("batch_size", 2, 1_000_000),
-    ("lr", 1e-9, 1000),
-    ("weight_decay", 0, 10),
-    ("drops", 1, 100_000),
-    ("alpha", 0, _HUGE),
-    ("beta", 0, _HUGE),
-    ("log_zero", -1000, 0),
-    ("label_smoothing", 0, 0.9),
-    ("gamma", 0, 1),
-    ("gamma_decay", 1, _HUGE),
-    ("k", 1, 1_000_000),
-    ("reference_start", 0.001, 1),
-    ("reference_step", 0, 1),
-    ("references_per_class", 1, _HUGE),
-    ("prior_weight", 0, _HUGE),
-    ("entropy_weight", 0, _HUGE),
-    ("compatibility_weight", 0, _HUGE),
-    ("label_rate", 0, _HUGE),
-    ("later_rate", 1e-6, 1e6),
-    ("seed", 0, 2**32 - 1),
-)
 
 
 def read_config(path: Path) -> dict[str, object]:
@@ -222,6 +192,13 @@ def _checked(option: str, value: object, hint: object) -> object:
     Raises UsageError for anything else. True and False are no numbers, and neither are nan and inf.
     """
     kind, arguments = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        inner, bounds = arguments
+        number = _checked(option, value, inner)
+        if not bounds.low <= number <= bounds.high:
+            limits = " to ".join(f"{limit:.12g}" for limit in (bounds.low, bounds.high))
+            raise UsageError(f"{option} {number} is out of range ({limits})")
+        return number
     if kind in (Union, UnionType):  # the one union in use is X | None
         (inner,) = (argument for argument in arguments if argument is not NoneType)
         return None if value is None else _checked(option, value, inner)
