@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from noisyknn.version import __version__
+
 if TYPE_CHECKING:
     from noisyknn.api import clean as clean
     from noisyknn.models.model_file import load_model as load_model
     from noisyknn.output import Result as Result
 
-__version__ = "0.1.0"
 __all__ = ["Result", "__version__", "clean", "load_model"]
 
 

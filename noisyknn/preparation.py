@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torchvision
 
-import noisyknn
 from noisyknn.config import Config
 from noisyknn.data.images import typical_size
 from noisyknn.data.noise_sources import label_text
@@ -29,6 +28,7 @@ from noisyknn.output import NEW_COLUMNS, Labels, prediction_columns
 from noisyknn.presets import describe, overridden, preset_settings
 from noisyknn.training.device import find_device, thread_count, wants_bf16
 from noisyknn.training.schedule import smaller_sizes
+from noisyknn.version import __version__
 
 RARE = 20
 """How many times rarer than the median class a class must be to be told of."""
@@ -228,7 +228,7 @@ def identify(job: Job) -> dict[str, Any]:
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "device"},
         "device": {"type": device.type, "bf16": wants_bf16(config.precision, device), "threads": thread_count(config)},
         "versions": {
-            "noisyknn": noisyknn.__version__,
+            "noisyknn": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from noisyknn import __version__
 from noisyknn.cli.benchmark import speed
 from noisyknn.cli.clean import clean
 from noisyknn.cli.common import guarded
@@ -16,6 +15,7 @@ from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
 from noisyknn.cli.paper_figures import paper_figure
 from noisyknn.cli.paper_tables import paper_table, table3
+from noisyknn.version import __version__
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a fault of the tool or the machine; 2 wrong usage; 3 the input data cannot be used; "

@@ -399,7 +399,7 @@ def test_every_setting_acts(clean: Cli, options: list[str]) -> None:
 def test_pencil_needs_an_epoch_for_each_of_its_stages(clean: Cli) -> None:
     refused = clean("--method", "pencil", "--epochs", "2", "--out", "-")
     assert refused.code == 2
-    assert "--epochs 2 is too few for --method pencil" in refused.stderr
+    assert "--epochs 2 is too few for pencil" in refused.stderr
     assert clean("--method", "pencil", "--epochs", "3", "--out", "-").code == 0
 
 

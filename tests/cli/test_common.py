@@ -122,7 +122,7 @@ def test_outputs_that_do_not_exist_and_standard_output_are_fine(tmp_path: Path) 
 def test_an_existing_output_needs_overwrite(tmp_path: Path) -> None:
     old = tmp_path / "old.csv"
     old.touch()
-    with pytest.raises(UsageError, match=r"--out .*old.csv exists already; add --overwrite"):
+    with pytest.raises(UsageError, match=r"--out .*old.csv exists already; add `overwrite=True`"):
         check_outputs({"--out": old}, [], overwrite=False)
     check_outputs({"--out": old}, [], overwrite=True)
 
