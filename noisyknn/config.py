@@ -15,10 +15,10 @@ from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, 
 
 from noisyknn.errors import UsageError, first_ten
 
-Device = str
 LossName = Literal["ce", "sce"]
 Precision = Literal["auto", "fp32", "bf16"]
 SelectorName = Literal["loss", "o2u"]
+SearchName = Literal["auto", "torch", "faiss"]
 PolicyName = Literal["careful", "paper"]
 PresetName = Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"]
 
@@ -128,10 +128,10 @@ class Config:
     """λ of PENCIL: learning rate of the labels."""
     later_rate: Annotated[float, Between(1e-6, 1e6)] = 1.0
     """Rate that the last stage of Joint Optimization or PENCIL begins with, as a multiple of ``lr``."""
-    search: Literal["auto", "torch", "faiss"] = "auto"
+    search: SearchName = "auto"
     """k-NN backend; ``auto`` takes faiss on a CPU where it is installed, else torch."""
 
-    device: Device = "auto"
+    device: str = "auto"
     """``auto`` (the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Precision = "auto"
     """``bf16`` autocast or ``fp32``; ``auto`` takes bf16 where the device computes it natively. What

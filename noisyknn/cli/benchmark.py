@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from noisyknn.cli.common import DebugOption, QuietOption, show_table
+from noisyknn.cli.common import show_table
+from noisyknn.cli.options import DebugOption, QuietOption
 from noisyknn.cli.terminal import Terminal
 
 

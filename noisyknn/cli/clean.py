@@ -2,27 +2,51 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from noisyknn.cli.common import (
-    STANDARD_STREAM,
+from noisyknn.cli.common import STANDARD_STREAM, note, show_table, sink, source
+from noisyknn.cli.options import (
+    CORRECTION,
+    BackboneOption,
+    BatchSizeOption,
+    ConfigOption,
     DebugOption,
+    DeviceOption,
+    EpisodesOption,
+    EpochsOption,
+    FoldsOption,
     FormatOption,
+    GammaDecayOption,
+    ImageSizeOption,
+    KOption,
+    LayerOption,
+    LossOption,
+    LrOption,
+    MethodOption,
+    MinConfidenceOption,
+    PolicyOption,
+    PrecisionOption,
+    PresetOption,
+    ProgressiveOption,
     QuietOption,
-    note,
-    show_table,
-    sink,
-    source,
+    ReferenceStartOption,
+    ReferenceStepOption,
+    SearchOption,
+    SeedOption,
+    SelectorOption,
+    WeightsOption,
+    WidthOption,
+    given_settings,
 )
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import GateError, MachineError, UsageError, one_line
 from noisyknn.files import takes_bytes
-from noisyknn.methods.spec import METHODS, find_method
+from noisyknn.methods.spec import find_method
 
 SHOWN_FLIPS = 10
-CORRECTION, TRAINING, RESULTS = "Correction", "Training", "Results"  # how --help groups what may be left out
+RESULTS = "Results"  # a group of --help
 
 
 def clean(
@@ -40,152 +64,40 @@ def clean(
         str | None, typer.Option(help="Column of true labels, for benchmarks: reported on, never learnt from.")
     ] = None,
     table_format: FormatOption = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="; ".join(f"{name}: {words}" for name, (_, words) in METHODS.items()) + ".",
-            show_default="crossfit; selknn in the paper's presets",
-            rich_help_panel=CORRECTION,
-        ),
-    ] = None,
-    policy: Annotated[
-        Literal["careful", "paper"] | None,
-        typer.Option(
-            help="careful: correct what is likely enough right; paper: apply every vote, or all that a network says.",
-            show_default="careful; paper in the paper's presets and what it compares with",
-            rich_help_panel=CORRECTION,
-        ),
-    ] = None,
-    min_confidence: Annotated[
-        float | None,
-        typer.Option(
-            help="Probability of being right that a careful correction needs, 0 to 1.",
-            show_default="0.4",
-            rich_help_panel=CORRECTION,
-        ),
-    ] = None,
+    method: MethodOption = None,
+    policy: PolicyOption = None,
+    min_confidence: MinConfidenceOption = None,
     max_noise: Annotated[
         float | None,
         typer.Option(
-            help="End with exit code 4 if the estimated share of wrong labels is larger, or would be if labels that "
-            "images tell nothing of are at random; all is written.",
+            help="End with exit code 4 if the estimated noise rate is higher, or if the labels look random; everything "
+            "is written all the same.",
             rich_help_panel=CORRECTION,
         ),
     ] = None,
-    preset: Annotated[
-        Literal["auto", "mnist", "cifar10", "cifar100", "clothing1m"],
-        typer.Option(
-            help="Where settings start from: auto looks at data and device, the others are the paper's.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "auto",
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings; overrides the preset.", rich_help_panel=TRAINING)
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    width: Annotated[
-        float | None, typer.Option(help="Factor on the channels of noisyknn's own backbones.", rich_help_panel=TRAINING)
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="DEFAULT (torchvision's download) or a .safetensors file to start from.", rich_help_panel=TRAINING
-        ),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            help="Stage that features are taken from.",
-            show_default="last convolutional stage",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels that the network sees.", rich_help_panel=TRAINING)
-    ] = None,
-    progressive: Annotated[
-        bool | None,
-        typer.Option(
-            "--progressive/--no-progressive",
-            help="Begin each episode with smaller images, which is faster.",
-            show_default="yes for crossfit in auto, from 24 pixels",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(help="Rounds of training and correcting.", rich_help_panel=TRAINING)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images in each episode.", rich_help_panel=TRAINING)
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per training step.", rich_help_panel=TRAINING)] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Learning rate: the initial, or a one-cycle's largest.", rich_help_panel=TRAINING),
-    ] = None,
-    loss: Annotated[
-        Literal["ce", "sce"] | None,
-        typer.Option(help="Cross-entropy, or symmetric cross-entropy.", rich_help_panel=TRAINING),
-    ] = None,
-    k: Annotated[int | None, typer.Option(help="Neighbours that vote.", rich_help_panel=CORRECTION)] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            help="Parts of the data that crossfit judges in turn.",
-            show_default="4; --episodes if fewer",
-            rich_help_panel=CORRECTION,
-        ),
-    ] = None,
-    gamma_decay: Annotated[
-        float | None,
-        typer.Option(
-            help="What the weight of the given labels is divided by after each episode.", rich_help_panel=CORRECTION
-        ),
-    ] = None,
-    reference_start: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of each class that votes in the first episode (selknn), 0 to 1.", rich_help_panel=CORRECTION
-        ),
-    ] = None,
-    reference_step: Annotated[
-        float | None,
-        typer.Option(help="What that share grows by after each episode, until 1.", rich_help_panel=CORRECTION),
-    ] = None,
-    selector: Annotated[
-        Literal["loss", "o2u"] | None,
-        typer.Option(
-            help="Whose loss tells who votes (selknn): the episode's, or that of a further cycle, as O2U-Net has it.",
-            show_default="loss",
-            rich_help_panel=CORRECTION,
-        ),
-    ] = None,
-    search: Annotated[
-        Literal["auto", "torch", "faiss"] | None,
-        typer.Option(
-            help="k-NN backend: auto takes faiss, if installed, on a CPU; torch elsewhere.",
-            show_default="auto",
-            rich_help_panel=CORRECTION,
-        ),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto", rich_help_panel=TRAINING)
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(
-            help="auto takes bf16 where the device computes it natively.", show_default="auto", rich_help_panel=TRAINING
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random.", show_default="0", rich_help_panel=TRAINING)
-    ] = None,
+    k: KOption = None,
+    folds: FoldsOption = None,
+    gamma_decay: GammaDecayOption = None,
+    reference_start: ReferenceStartOption = None,
+    reference_step: ReferenceStepOption = None,
+    selector: SelectorOption = None,
+    search: SearchOption = None,
+    preset: PresetOption = "auto",
+    config: ConfigOption = None,
+    backbone: BackboneOption = None,
+    width: WidthOption = None,
+    weights: WeightsOption = None,
+    layer: LayerOption = None,
+    image_size: ImageSizeOption = None,
+    progressive: ProgressiveOption = None,
+    episodes: EpisodesOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LrOption = None,
+    loss: LossOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    seed: SeedOption = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(
@@ -197,14 +109,15 @@ def clean(
     save_model: Annotated[
         Path | None,
         typer.Option(
-            help="Save a network that learnt the corrected labels, or the method's own (.safetensors).",
+            help="Save a network trained on the corrected labels, or the method's own (.safetensors).",
             rich_help_panel=RESULTS,
         ),
     ] = None,
     save_probabilities: Annotated[
         Path | None,
         typer.Option(
-            help="Write the probability of each class, given label left out: Parquet or CSV.", rich_help_panel=RESULTS
+            help="Write the probability of each class, without the given label: Parquet or CSV.",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     summary: Annotated[
@@ -214,38 +127,13 @@ def clean(
         bool, typer.Option("--overwrite", help="Replace output files, and start a finished --run-dir anew.")
     ] = False,
     quiet: QuietOption = False,
-    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+    debug: DebugOption = False,
 ) -> None:
     """Correct wrong labels: the same table comes out with corrected_label, confidence and more.
 
     Killed or interrupted, the same command goes on where it stopped.
     """
-    given: dict[str, Any] = {
-        "method": method,
-        "policy": policy,
-        "min_confidence": min_confidence,
-        "backbone": backbone,
-        "width": width,
-        "weights": weights,
-        "layer": layer,
-        "image_size": image_size,
-        "progressive": progressive,
-        "episodes": episodes,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "loss": loss,
-        "k": k,
-        "folds": folds,
-        "gamma_decay": gamma_decay,
-        "reference_start": reference_start,
-        "reference_step": reference_step,
-        "selector": selector,
-        "search": search,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-    }
+    settings = given_settings(locals())
     for option, file in (
         ("--save-model", save_model),
         ("--save-probabilities", save_probabilities),
@@ -258,7 +146,6 @@ def clean(
     target = sink(out)
     if out == STANDARD_STREAM and not takes_bytes(target):
         raise MachineError("standard output is closed or cannot be written; give --out FILE")
-    settings = {name: value for name, value in given.items() if value is not None}
     with Terminal(quiet=quiet) as terminal:
         from noisyknn.api import clean as run  # torch takes a second or two: only now, when it is needed
 

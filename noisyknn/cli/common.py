@@ -1,4 +1,4 @@
-"""What the commands share: options, standard streams, the care taken with files, and what becomes of errors."""
+"""What the commands share: standard streams, the care taken with files, and what becomes of errors."""
 
 import contextlib
 import functools
@@ -11,9 +11,8 @@ import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, ParamSpec, TextIO
+from typing import TYPE_CHECKING, BinaryIO, ParamSpec, TextIO
 
-import typer
 from typer.models import OptionInfo
 
 from noisyknn import files
@@ -26,14 +25,6 @@ P = ParamSpec("P")
 STANDARD_STREAM = Path("-")
 _OPTIONS: dict[str, str] = {}
 """How settings are called on the line of the command that runs."""
-
-FormatOption = Annotated[
-    Literal["csv", "parquet"] | None,
-    typer.Option("--format", help="Format of tables whose ending is not .csv, .parquet or .pq, and of -."),
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing on standard error but errors.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from noisyknn.cli.clean import clean
-from noisyknn.cli.common import DebugOption, note
+from noisyknn.cli.common import note
 from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
+from noisyknn.cli.options import DebugOption
 from noisyknn.errors import InterruptedRunError, UsageError
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from noisyknn.cli.common import DebugOption, show_table
+from noisyknn.cli.common import show_table
+from noisyknn.cli.options import DebugOption
 from noisyknn.errors import one_line
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noisyknn.cli.common import STANDARD_STREAM, DebugOption, FormatOption, note, show_table, source
+from noisyknn.cli.common import STANDARD_STREAM, note, show_table, source
+from noisyknn.cli.options import DebugOption, FormatOption
 from noisyknn.errors import InputError, UsageError, quoted
 
 if TYPE_CHECKING:

@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from noisyknn.cli.common import (
-    STANDARD_STREAM,
-    DebugOption,
-    FormatOption,
-    OverwriteOption,
-    QuietOption,
-    check_outputs,
-    note,
-    show_table,
-    sink,
-    source,
-)
+from noisyknn.cli.common import STANDARD_STREAM, check_outputs, note, show_table, sink, source
+from noisyknn.cli.options import DebugOption, FormatOption, OverwriteOption, QuietOption
 from noisyknn.errors import InputError, UsageError
 from noisyknn.files import write_json
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption
+from noisyknn.cli.options import DebugOption, OverwriteOption, QuietOption
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import UsageError
 from noisyknn.files import atomic_file, check_outputs, make_folder

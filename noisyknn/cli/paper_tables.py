@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from noisyknn.cli.common import DebugOption, QuietOption, show_table
+from noisyknn.cli.common import show_table
+from noisyknn.cli.options import DebugOption, QuietOption
 from noisyknn.cli.terminal import Terminal
 from noisyknn.errors import NoisyKnnError, UsageError, counted, first_ten
 from noisyknn.observer import Observer
