@@ -343,7 +343,7 @@ def test_a_saved_model_learns_the_labels_of_the_table(
     train = Trainer.train
     monkeypatch.setattr(Trainer, "train", remember)
     # one label is changed by hand in each, so that what is learnt cannot be what an episode ended with
-    monkeypatch.setattr("noisyknn.api.decide", lambda *arguments: swapped(decide(*arguments)))
+    monkeypatch.setattr("noisyknn.run.decide", lambda *arguments: swapped(decide(*arguments)))
     assert clean(*options, "--save-model", data / "out" / "model.safetensors").code == 0
     labels, gamma, episode = learnt[-1]
     names = pd.read_csv(fixed)["corrected_label"]

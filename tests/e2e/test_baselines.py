@@ -53,9 +53,9 @@ def test_stopped_anywhere_it_ends_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_epoch", counting)
         if stopped_after == "its episode":
-            patched.setattr("noisyknn.api.final_network", interrupted)
+            patched.setattr("noisyknn.run.final_network", interrupted)
         elif stopped_after == "its network":
-            patched.setattr("noisyknn.api.write_model", interrupted)
+            patched.setattr("noisyknn.run.write_model", interrupted)
         with pytest.raises(InterruptedRunError):
             noisyknn.clean(tmp_path / "images", table, **settings)
     before, epochs = epochs, 0
