@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 from record import hardware, output
+from speed import PHOTOGRAPH, write_pictures
 
 from noisyknn.data.store import available_memory
-from noisyknn.paper.pictures import PHOTOGRAPH, write_pictures
 
 NOISYKNN = Path(sys.executable).with_name("noisyknn")
 CLASSES = 10

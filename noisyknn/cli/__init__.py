@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from noisyknn import __version__
-from noisyknn.cli.benchmark import speed
 from noisyknn.cli.clean import clean
 from noisyknn.cli.common import guarded
 from noisyknn.cli.demo import demo
@@ -37,10 +36,7 @@ app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
 app.command("demo", epilog=EXIT_CODES)(guarded(demo))
 app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
 
-benchmark = typer.Typer(
-    help="Measure noisyknn; make the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES
-)
-benchmark.command("speed", epilog=EXIT_CODES)(guarded(speed))
+benchmark = typer.Typer(help="Make the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES)
 benchmark.command("table1", epilog=EXIT_CODES)(
     guarded(paper_table("accuracy", "Table 1 of the paper: accuracy on the test set after the last epoch."))
 )

@@ -33,7 +33,6 @@ from noisyknn.models.factory import build_backbone
 from noisyknn.models.tap import find_tap, head_name, stage_names
 from noisyknn.observer import Observer
 from noisyknn.paper.data_set import noise_rows, read_truth
-from noisyknn.paper.speed import NoCheckpoints
 from noisyknn.presets import overridden, preset_settings
 from noisyknn.training.device import find_device, wants_bf16
 from noisyknn.training.schedule import learning_rate
@@ -91,6 +90,17 @@ class Study:
     def chosen(self, losses: Tensor) -> Tensor:
         """References (R,) of small loss (Eqs. 5 and 6)."""
         return select_references(self.given, losses, REFERENCES, None)
+
+
+class NoCheckpoints:
+    """Checkpoints of a trainer that keep nothing."""
+
+    def load(self, episode: int) -> None:  # noqa: ARG002
+        """Nothing was kept."""
+        return None
+
+    def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
+        """Keep nothing."""
 
 
 def prepare(
