@@ -11,6 +11,6 @@ set -euo pipefail
 files=(--images "$1/images" --labels "$1/labels.csv" --test-images "$2/images" --test-labels "$2/labels.csv" --out "$3")
 noise=(--noise symmetric-20 --noise symmetric-40 --noise symmetric-60 --noise symmetric-80 --noise asymmetric-40)
 cut=(--data-set mnist --rows 10000 --batch-size 32 --image-size 20 --trials 3)
-noisyknn benchmark table1 "${files[@]}" "${noise[@]}" "${cut[@]}" --methods ce --methods sl --methods pencil --epochs 30
-noisyknn benchmark table1 "${files[@]}" "${noise[@]}" "${cut[@]}" --methods joint-optimization --epochs 13
-noisyknn benchmark table1 "${files[@]}" "${noise[@]}" "${cut[@]}" --methods iterknn --methods selknn --epochs 12 --episodes 2
+noisyknn paper table1 "${files[@]}" "${noise[@]}" "${cut[@]}" --methods ce --methods sl --methods pencil --epochs 30
+noisyknn paper table1 "${files[@]}" "${noise[@]}" "${cut[@]}" --methods joint-optimization --epochs 13
+noisyknn paper table1 "${files[@]}" "${noise[@]}" "${cut[@]}" --methods iterknn --methods selknn --epochs 12 --episodes 2

@@ -36,14 +36,14 @@ app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
 app.command("demo", epilog=EXIT_CODES)(guarded(demo))
 app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
 
-benchmark = typer.Typer(help="Make the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES)
-benchmark.command("table1", epilog=EXIT_CODES)(
+paper = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES)
+paper.command("table1", epilog=EXIT_CODES)(
     guarded(paper_table("accuracy", "Table 1 of the paper: accuracy on the test set after the last epoch."))
 )
-benchmark.command("table2", epilog=EXIT_CODES)(
+paper.command("table2", epilog=EXIT_CODES)(
     guarded(paper_table("recovery", "Table 2 of the paper: share of the training labels that are right in the end."))
 )
-benchmark.command("table3", epilog=EXIT_CODES)(guarded(table3))
+paper.command("table3", epilog=EXIT_CODES)(guarded(table3))
 for _name, _help, _percent in (
     ("fig2", "Figure 2: outputs of three layers after an episode, by t-SNE.", 60),
     ("fig3", "Figure 3: right labels by epoch, as the network, IterKNN and SelKNN tell them.", 60),
@@ -51,8 +51,8 @@ for _name, _help, _percent in (
     ("fig5", "Figure 5: SelKNN and IterKNN with 5 to 1,000 neighbours.", 60),
     ("fig6", "Figure 6: SelKNN by the features of each stage.", 60),
 ):
-    benchmark.command(_name, epilog=EXIT_CODES)(guarded(paper_figure(_name, _help, _percent)))
-app.add_typer(benchmark, name="benchmark", epilog=EXIT_CODES)
+    paper.command(_name, epilog=EXIT_CODES)(guarded(paper_figure(_name, _help, _percent)))
+app.add_typer(paper, name="paper", epilog=EXIT_CODES)
 
 
 def _print_version(wanted: bool) -> None:

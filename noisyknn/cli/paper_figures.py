@@ -1,4 +1,4 @@
-"""noisyknn benchmark fig2 to fig6: figures of the paper, drawn from a run on one's own images."""
+"""noisyknn paper fig2 to fig6: figures of the paper, drawn from a run on one's own images."""
 
 import tempfile
 from collections.abc import Callable, Set

@@ -1,4 +1,4 @@
-"""noisyknn benchmark table1 to table3: tables of the paper, each cell a run of clean."""
+"""noisyknn paper table1 to table3: tables of the paper, each cell a run of clean."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

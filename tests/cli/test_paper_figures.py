@@ -53,7 +53,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def draw(cli: Cli, digits: Path, tmp_path: Path) -> Draw:
     def run(name: str, *options: object) -> Result:
         files = ["--images", digits / "images", "--labels", digits / "labels.csv", "--out", tmp_path / "out"]
-        return cli("benchmark", name, *files, *CUT, *OPTIONS[name], *options)
+        return cli("paper", name, *files, *CUT, *OPTIONS[name], *options)
 
     return run
 

@@ -52,7 +52,7 @@ def table(cli: Cli, digits: Path, tmp_path: Path) -> Table:
     def run(command: str, *options: object) -> Result:
         files = ["--images", digits / "images", "--labels", digits / "train.csv"]
         files += ["--test-images", digits / "images", "--test-labels", digits / "test.csv", "--out", tmp_path / "out"]
-        return cli("benchmark", command, "--data-set", "mnist", *files, *CUT, *options)
+        return cli("paper", command, "--data-set", "mnist", *files, *CUT, *options)
 
     return run
 
@@ -523,13 +523,13 @@ def test_options_without_effect_are_named(table: Table) -> None:
 
 
 def test_all_four_files_are_needed(cli: Cli, digits: Path, tmp_path: Path) -> None:
-    refused = cli("benchmark", "table2", "--data-set", "cifar10", "--out", tmp_path, "--images", digits)
+    refused = cli("paper", "table2", "--data-set", "cifar10", "--out", tmp_path, "--images", digits)
     assert refused.code == 2
     assert "give --images, --labels, --test-images and --test-labels, or --torchvision" in refused.stderr
 
 
 def test_a_data_set_that_torchvision_does_not_have(cli: Cli, tmp_path: Path) -> None:
-    refused = cli("benchmark", "table1", "--data-set", "cifar10", "--out", tmp_path, "--torchvision", tmp_path / "x")
+    refused = cli("paper", "table1", "--data-set", "cifar10", "--out", tmp_path, "--torchvision", tmp_path / "x")
     assert refused.code == 3
     assert "--download fetches it" in refused.stderr
 
@@ -577,7 +577,7 @@ def test_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, rows, 28, 28) + images.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, rows) + labels.tobytes())
     few = ["--methods", "sl", "--noise", "asymmetric-40", "--trials", "1", "--torchvision", tmp_path / "root"]
-    result = cli("benchmark", "table1", "--data-set", "mnist", "--out", tmp_path / "out", *few, *CUT)
+    result = cli("paper", "table1", "--data-set", "mnist", "--out", tmp_path / "out", *few, *CUT)
     assert result.code == 0
     table = pd.read_csv(tmp_path / "out" / "data" / "mnist-train" / "labels.csv")
     assert table["clean_label"].tolist() == [row % 10 for row in range(60)]
@@ -590,11 +590,11 @@ def test_junk_in_place_of_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) ->
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{kind}-ubyte").write_bytes(b"junk that is no idx file")
-    refused = cli("benchmark", "table1", "--data-set", "mnist", "--out", tmp_path / "out", "--torchvision", tmp_path)
+    refused = cli("paper", "table1", "--data-set", "mnist", "--out", tmp_path / "out", "--torchvision", tmp_path)
     assert refused.code == 3
     assert "MNIST cannot be had" in refused.stderr
     (tmp_path / "file").touch()
-    refused = cli("benchmark", "table1", "--data-set", "mnist", "--out", tmp_path / "file", "--torchvision", tmp_path)
+    refused = cli("paper", "table1", "--data-set", "mnist", "--out", tmp_path / "file", "--torchvision", tmp_path)
     assert refused.code == 2
 
 
@@ -636,7 +636,7 @@ def test_clothing1m_by_the_recipe_of_the_paper_cut_down(cli: Cli, clothing: Path
     cut += ["--epochs", "8", "--episodes", "2", "--k", "5", "--lr", "0.001", "--precision", "fp32"]
     few = [f"--methods={method}" for method in ("selknn", "ce", "pencil", "joint-optimization")]
     few += ["--out", str(tmp_path / "out")]
-    result = cli("benchmark", "table3", "--clothing1m", clothing, *few, *cut)
+    result = cli("paper", "table3", "--clothing1m", clothing, *few, *cut)
     assert result.code == 0
     assert "76.78" in result.stdout.decode()
     selknn, ce, pencil, joint = json.loads((tmp_path / "out" / "cells.json").read_text())
@@ -647,7 +647,7 @@ def test_clothing1m_by_the_recipe_of_the_paper_cut_down(cli: Cli, clothing: Path
     assert (selknn["config"]["episodes"], ce["config"]["episodes"], ce["config"]["loss"]) == (2, 1, "ce")
     assert selknn["accuracy"] > 0.6
     assert selknn["recovery"] is None
-    assert cli("benchmark", "table3", "--clothing1m", tmp_path, "--out", tmp_path / "x").code == 3
+    assert cli("paper", "table3", "--clothing1m", tmp_path, "--out", tmp_path / "x").code == 3
 
 
 def test_files_of_the_users_own_are_not_removed_for_a_data_set(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def test_readme_lists_every_command() -> None:
     names = [str(command.name) for command in cli.app.registered_commands]
     assert len(names) >= 5
     assert [name for name in names if f"| `noisyknn {name}` |" not in README] == []
-    rows = [line for line in README.splitlines() if line.startswith("| `noisyknn benchmark ")]
-    listed = set(re.findall(r"`(?:noisyknn benchmark )?(\w+)`", " ".join(row.split(" | ")[0] for row in rows)))
+    rows = [line for line in README.splitlines() if line.startswith("| `noisyknn paper ")]
+    listed = set(re.findall(r"`(?:noisyknn paper )?(\w+)`", " ".join(row.split(" | ")[0] for row in rows)))
     first, last = (int(name.removeprefix("fig")) for name in sorted(listed) if name.startswith("fig"))
     listed |= {f"fig{number}" for number in range(first, last + 1)}  # `fig2` … `fig6`
-    (benchmark,) = cli.app.registered_groups
-    assert benchmark.typer_instance is not None
-    assert {command.name for command in benchmark.typer_instance.registered_commands} == listed
+    (paper,) = cli.app.registered_groups
+    assert paper.typer_instance is not None
+    assert {command.name for command in paper.typer_instance.registered_commands} == listed
 
 
 def test_readme_explains_every_new_column_and_every_column_that_is_found_by_name() -> None:
@@ -76,13 +76,13 @@ def test_example_settings_are_valid() -> None:
 
 
 def test_scripts_of_the_paper_give_options_that_their_commands_have() -> None:
-    benchmark = cast(Any, get_command(cli.app)).commands["benchmark"]
+    paper = cast(Any, get_command(cli.app)).commands["paper"]
     scripts = sorted((ROOT / "examples" / "reproduce_paper").glob("*.sh"))
     assert len(scripts) == 10
     for script in scripts:
         text = re.sub(r"^#.*$", "", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        (name,) = set(re.findall(r"noisyknn benchmark (\w+)", text))
-        known = {option for parameter in benchmark.commands[name].params for option in parameter.opts}
+        (name,) = set(re.findall(r"noisyknn paper (\w+)", text))
+        known = {option for parameter in paper.commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z0-9-]+", text)) <= known, script.name
 
 
