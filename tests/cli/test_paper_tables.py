@@ -217,7 +217,7 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(
     (right,) = trials_of(table("table1", *options, "--width", "0.5"))
     assert right["accuracy"] > 0.6
     assert wrong[0] < 0.1
-    assert right["recovery"] == 1.0
+    assert right["recovery"] > 0.95
 
 
 def test_noise_has_one_name_and_may_remove_a_class(table: Table) -> None:

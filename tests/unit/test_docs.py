@@ -92,35 +92,6 @@ def test_the_tables_of_the_paper_are_written_of_the_results(monkeypatch: pytest.
     assert (scripts / "TABLES.md").read_text(encoding="utf-8") == importlib.import_module("keep").markdown()
 
 
-def test_cells_of_another_script_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts = ROOT / "examples" / "reproduce_paper"
-    monkeypatch.syspath_prepend(scripts)
-    keep = importlib.import_module("keep")
-    record: dict[str, Any] = {
-        "data_set": "mnist", "noise": "symmetric-40", "method": "pencil", "trial": 2, "rows": 10_000,
-        "settings": {"epochs": 30, "batch_size": 32, "image_size": 20},
-    }  # fmt: skip
-    small = keep._commands(scripts / "table1_small.sh", "mnist")
-    assert keep._stranger(record, small) is None
-    assert keep._stranger(record | {"rows": 1000}, small) == "--rows 1000"
-    assert keep._stranger(record | {"trial": 3}, small) == "trial 3"
-    assert keep._stranger(record | {"noise": "symmetric-50"}, small) == "--noise symmetric-50"
-    assert keep._stranger(record | {"method": "deep-knn"}, small) == "--methods deep-knn"
-    assert keep._stranger(record | {"method": "selknn"}, small) == "--episodes as it is"
-    assert keep._stranger(record | {"settings": record["settings"] | {"epochs": 3}}, small) == "--epochs 3"
-    assert keep._stranger(record | {"settings": {"epochs": 30, "image_size": 20}}, small) == "--batch-size as it is"
-    assert keep._stranger(record | {"settings": {"epochs": 30, "batch_size": 32}}, small) == "--image-size as it is"
-    assert keep._stranger(record | {"settings": record["settings"] | {"k": 5}}, small) == "--k 5"
-    assert keep._stranger(record | {"data_set": "cifar10"}, small) == "--data-set cifar10"
-    whole = keep._commands(scripts / "table1.sh", "mnist")
-    assert keep._stranger(record | {"rows": 60_000, "settings": {}, "trial": 9}, whole) is None
-    assert keep._stranger(record | {"rows": 200, "settings": {}}, whole) == "--rows 200"
-    clothing = record | {"data_set": "clothing1m", "rows": 10**6, "settings": {}, "trial": 0}
-    recipe = keep._commands(scripts / "table3.sh", "clothing1m")
-    assert keep._stranger(clothing, recipe) is None
-    assert keep._stranger(clothing | {"trial": 1}, recipe) == "trial 1"
-
-
 def test_the_readme_has_the_figures_of_the_results() -> None:
     kept = json.loads((ROOT / "examples" / "results" / "table1_small_mnist.json").read_text(encoding="utf-8"))
     found: dict[str, list[str]] = {}
