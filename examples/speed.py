@@ -38,7 +38,7 @@ from noisyknn.knn.search import find_search, nearest
 from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import build_backbone
 from noisyknn.observer import Silent
-from noisyknn.paper.figures import NoCheckpoints
+from noisyknn.paper.study import NoCheckpoints
 from noisyknn.presets import DEFAULT_METHOD, overridden, preset_settings
 from noisyknn.training.device import find_device, thread_count, threads, wants_bf16
 from noisyknn.training.trainer import EpochReport, Trainer

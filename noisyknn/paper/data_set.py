@@ -4,39 +4,24 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import pandas as pd
+
 from noisyknn.data.clothing1m import read_part
-from noisyknn.data.noise import NoiseName, Row, transition_rows
+from noisyknn.data.noise import NoiseName, inject, transition_rows
 from noisyknn.data.noise_sources import label_text, read_map
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.table import Label, LabelTable, find_column, read_labels, read_table
+from noisyknn.data.table import LabelTable, find_column, read_labels, read_table
 from noisyknn.errors import InputError, UsageError, counted, first_ten
 from noisyknn.observer import Observer
 from noisyknn.paper.torchvision_data import write_parts
 
-TRUE = "clean_label"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    """Where images and true labels lie: in four places, or in a folder of torchvision."""
-
-    images: Path | None = None
-    labels: Path | None = None
-    test_images: Path | None = None
-    test_labels: Path | None = None
-    torchvision: Path | None = None
-    download: bool = False
-    """Whether torchvision may fetch the data set."""
-    label_column: str | None = None
-    """Column of true labels, found by name if not given."""
-    rows: int | None = None
-    """Number of rows to train on, the first ones; all if not given."""
+TRUE, NOISY = "clean_label", "noisy_label"
+CLOTHING1M = "clothing1m"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,58 +56,66 @@ class DataSet:
         return digest.hexdigest()
 
 
-def read_data_set(name: str, files: Files, out: Path, observer: Observer) -> DataSet:
-    """Read both tables; a data set of torchvision is written into `out` first.
+def read_data_set(
+    name: str,
+    out: Path,
+    observer: Observer,
+    *,
+    images: Path | None = None,
+    labels: Path | None = None,
+    test_images: Path | None = None,
+    test_labels: Path | None = None,
+    torchvision: Path | None = None,
+    download: bool = False,
+    label_column: str | None = None,
+    rows: int | None = None,
+) -> DataSet:
+    """Read Clothing1M in `images`, four files and folders, or a data set of torchvision, which is written into `out`.
 
-    Raises UsageError for files that do not go together, InputError for tables that do not fit each other.
+    The training set is the first `rows` rows. Raises UsageError for files that do not go together, InputError for
+    tables that do not fit each other.
     """
-    four = (files.images, files.labels, files.test_images, files.test_labels)
-    if files.torchvision is not None:
-        if any(four):
+    if name == CLOTHING1M and images is not None:
+        train, test = read_labels(read_part(images, "noisy_train")[:rows]), read_labels(read_part(images, "clean_test"))
+        return DataSet(name=name, images=images, train=train, test_images=images, test=test)
+    if torchvision is not None:
+        if images or labels or test_images or test_labels:
             raise UsageError("give either --torchvision or --images, --labels, --test-images and --test-labels")
-        parts = write_parts(name, files.torchvision, out / "data", observer, download=files.download)
+        parts = write_parts(name, torchvision, out / "data", observer, download=download)
         (images, labels), (test_images, test_labels) = ((part / "images", part / "labels.csv") for part in parts)
-    elif files.download:
+    elif download:
         raise UsageError("--download goes with --torchvision")
-    elif all(four):
-        images, labels, test_images, test_labels = cast(tuple[Path, Path, Path, Path], four)
-    else:
+    if images is None or labels is None or test_images is None or test_labels is None:
         raise UsageError("give --images, --labels, --test-images and --test-labels, or --torchvision")
-    train = read_truth(labels, files.label_column, files.rows)
-    test = read_truth(test_labels, files.label_column, None)
+    train, test = read_truth(labels, label_column, rows), read_truth(test_labels, label_column, None)
     return DataSet(name=name, images=images, train=train, test_images=test_images, test=test)
 
 
-def read_clothing1m(root: Path, rows: int | None) -> DataSet:
-    """Clothing1M's noisy training images, or the first `rows` of them, and its verified test images."""
-    train, test = read_labels(read_part(root, "noisy_train")[:rows]), read_labels(read_part(root, "clean_test"))
-    return DataSet(name="clothing1m", images=root, train=train, test_images=root, test=test)
+def with_noise(table: LabelTable, noise: str, map_name: str, seed: int) -> tuple[pd.DataFrame, float]:
+    """Paths, noisy and true labels, and the share of wrong labels; `map_name` names the pairs of asymmetric noise.
+
+    Raises UsageError for an unknown noise, InputError for noise that leaves a class a single row.
+    """
+    kind, rate = parse_noise(noise)
+    into = read_map(map_name, table.classes, f"--noise {noise} of {map_name}") if kind == "asymmetric" else None
+    given = inject(table.given_labels, transition_rows(kind, table.classes, rate, into), seed)
+    counts = np.bincount(given, minlength=len(table.classes))
+    if lonely := [table.classes[c] for c in np.flatnonzero(counts == 1)]:
+        raise InputError(
+            f"{table.table.name}: the noise leaves a single row of the classes {first_ten(lonely)}; give more rows"
+        )
+    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(given).array})
+    frame[TRUE] = table.as_column(table.given_labels).array
+    frame.attrs["name"] = table.table.name  # in messages
+    return frame, float((given != table.given_labels).mean())
 
 
 def parse_noise(noise: str) -> tuple[NoiseName, float]:
     """Kind and rate of a noise by its name; raises UsageError for any other name."""
-    parts = re.fullmatch(r"(symmetric|asymmetric)-([0-9]{1,3}(?:\.[0-9]{1,6})?)", noise)
+    parts = re.fullmatch(r"(symmetric|asymmetric)-(100|[1-9]?[0-9])", noise)
     if parts is None:
-        raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
-    if float(parts[2]) > 100:
-        raise UsageError(f"--noise {noise}: more than 100 per cent")
-    return cast(NoiseName, parts[1]), float(parts[2]) / 100
-
-
-def noise_name(noise: str) -> str:
-    """The canonical name of a noise: ``symmetric-40`` for ``symmetric-40.0``; raises as `parse_noise` does."""
-    kind, _ = parse_noise(noise)
-    return f"{kind}-{Decimal(noise.removeprefix(f'{kind}-')).normalize():f}"
-
-
-def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[Row]:
-    """Rows of the transition matrix of a noise; `map_name` names the class pairs of asymmetric noise.
-
-    Raises as `parse_noise` does.
-    """
-    kind, rate = parse_noise(noise)
-    into = read_map(map_name, classes, f"--noise {noise} of {map_name}") if kind == "asymmetric" else None
-    return transition_rows(kind, classes, rate, into)
+        raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent (0 to 100)")
+    return cast(NoiseName, parts[1]), int(parts[2]) / 100
 
 
 def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import noisyknn
 from noisyknn.api import clean
 from noisyknn.config import make_config
 from noisyknn.data.images import some_unreadable
-from noisyknn.data.noise import inject
 from noisyknn.data.table import read_labels, write_table
-from noisyknn.errors import InputError, InterruptedRunError, NoisyKnnError, UsageError, counted, first_ten
+from noisyknn.errors import InterruptedRunError, NoisyKnnError, UsageError, counted, first_ten
 from noisyknn.files import check_outputs, make_folder, write_json
 from noisyknn.methods import METHODS
 from noisyknn.observer import Observer, Silent
@@ -34,12 +32,11 @@ from noisyknn.paper.cells import (
     means,
     read_records,
 )
-from noisyknn.paper.data_set import TRUE, DataSet, Files, noise_name, noise_rows, read_clothing1m, read_data_set
+from noisyknn.paper.data_set import NOISY, TRUE, DataSet, parse_noise, read_data_set, with_noise
 from noisyknn.paper.held_out import HeldOut, accuracy
 from noisyknn.paper.published import AS_GIVEN, PRINTED, TEST_ACCURACY, Figures, Metric
 from noisyknn.preparation import prepare
 
-NOISY = "noisy_label"
 ASYMMETRIC: Mapping[str, Mapping[str, float]] = {
     "joint-optimization": {"lr": 0.03, "later_rate": 0.2 / 0.03, "prior_weight": 0.8, "entropy_weight": 0.4},
     "pencil": {
@@ -96,11 +93,10 @@ class Table:
             raise kind(f"{len(self.failed)} of {counted(self.asked, 'cell', 'cells')} failed: {told}")
 
 
-def table(
+def make_table(
     metric: Metric,
     data_set: str,
-    files: Files,
-    *,
+    source: Mapping[str, Any],
     methods: Sequence[str] | None,
     noises: Sequence[str] | None,
     trials: int,
@@ -108,39 +104,26 @@ def table(
     out: Path,
     observer: Observer,
 ) -> Table:
-    """Table 1 or 2, on the images that `files` names: the paper's methods and noises if none are given.
+    """A table of the paper on the images that `source` names (see `read_data_set`), by default whole.
 
     Raises UsageError and InputError before the first run for whatever would stop a cell.
     """
     planned = PRINTED[metric].get(data_set) or TEST_ACCURACY[data_set]
-    methods = methods or [method for method, _ in planned]
-    cells = cells_of(data_set, methods, list(map(noise_name, noises or [noise for _, noise in planned])), trials)
-    _check_methods(methods)
-    return run_cells(metric, read_data_set(data_set, files, out, observer), cells, settings, out, observer)
-
-
-def clothing1m_table(
-    root: Path,
-    rows: int | None,
-    *,
-    methods: Sequence[str] | None,
-    trials: int,
-    settings: Mapping[str, Any],
-    out: Path,
-    observer: Observer,
-) -> Table:
-    """Table 3, on Clothing1M in the folder `root`; raises as `table` does."""
-    data = read_clothing1m(root, rows)
-    methods = methods or [method for method, _ in PRINTED["accuracy"][data.name]]
-    _check_methods(methods)
-    cells = cells_of(data.name, methods, [AS_GIVEN], trials)
-    return run_cells("accuracy", data, cells, settings, out, observer)
+    if unknown := [method for method in methods or () if method not in METHODS]:
+        raise UsageError(f"--methods {first_ten(unknown)}: choose from {', '.join(METHODS)}")
+    for noise in noises or ():
+        parse_noise(noise)
+    data = read_data_set(data_set, out, observer, **source)
+    own_methods, own_noises = zip(*planned, strict=True)
+    cells = cells_of(data_set, methods or own_methods, noises or own_noises, trials)
+    records, failed = run_cells(data, cells, settings, out, observer)
+    return Table(data_set=data_set, metric=metric, records=records, failed=failed, asked=len(cells))
 
 
 def run_cells(
-    metric: Metric, data: DataSet, cells: Sequence[Cell], settings: Mapping[str, Any], out: Path, observer: Observer
-) -> Table:
-    """Run the cells that are not done in the folder `out`; a cell that fails does not stop the others.
+    data: DataSet, cells: Sequence[Cell], settings: Mapping[str, Any], out: Path, observer: Observer
+) -> tuple[list[Record], dict[str, NoisyKnnError]]:
+    """Run the cells that are not done in the folder `out`; returns all records of the data set, and the failures.
 
     Raises UsageError for a cell that was run with other settings, and whatever would stop a cell, before any run.
     """
@@ -174,13 +157,7 @@ def run_cells(
     records = list(read_records(out, DONE).values())
     flat = [{name: value for name, value in record.items() if not isinstance(value, dict)} for record in records]
     write_table(pd.DataFrame(flat), csv)
-    own = [record for record in records if record["data_set"] == data.name]
-    return Table(data_set=data.name, metric=metric, records=own, failed=failed, asked=len(cells))
-
-
-def _check_methods(methods: Sequence[str]) -> None:
-    if unknown := [method for method in methods if method not in METHODS]:
-        raise UsageError(f"--methods {first_ten(unknown)}: choose from {', '.join(METHODS)}")
+    return [record for record in records if record["data_set"] == data.name], failed
 
 
 def _check_settings(
@@ -261,21 +238,12 @@ def _run_cell(
 
 def _noisy(data: DataSet, cell: Cell) -> tuple[pd.DataFrame, float | None]:
     """Paths, given labels and, if known, true labels; and the share of wrong labels."""
-    table, known = data.train, cell.noise != AS_GIVEN
-    given = table.given_labels
-    if known:
-        given = inject(given, noise_rows(cell.noise, data.name, table.classes), cell.trial)
-        counts = np.bincount(given[given >= 0], minlength=len(table.classes))
-        if lonely := [table.classes[c] for c in np.flatnonzero(counts == 1)]:
-            raise InputError(
-                f"{table.table.name}: the noise leaves a single row of the classes {first_ten(lonely)}; give more rows"
-            )
-    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(given).array})
+    table = data.train
+    if cell.noise != AS_GIVEN:
+        return with_noise(table, cell.noise, data.name, cell.trial)
+    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(table.given_labels).array})
     frame.attrs["name"] = table.table.name  # in messages
-    if not known:
-        return frame, None
-    frame[TRUE] = table.as_column(table.given_labels).array
-    return frame, float((given != table.given_labels).mean())
+    return frame, None
 
 
 def _overrides(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,11 +220,9 @@ def test_accuracy_is_that_of_the_saved_network_on_the_test_images(
     assert right["recovery"] > 0.95
 
 
-def test_noise_has_one_name_and_may_remove_a_class(table: Table) -> None:
-    noises = [f"--noise={noise}" for noise in ("symmetric-20", "symmetric-20.0", "asymmetric-100")]
-    cells = trials_of(table("table1", "--methods", "ce", *noises, "--trials", "1", "--json"))
-    assert [cell["noise"] for cell in cells] == ["asymmetric-100", "symmetric-20"]
-    assert cells[0]["accuracy"] < 0.9
+def test_noise_may_leave_a_class_no_label(table: Table) -> None:
+    (cell,) = trials_of(table("table1", "--methods", "ce", "--noise", "asymmetric-100", "--trials", "1", "--json"))
+    assert cell["accuracy"] < 0.9
 
 
 def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
@@ -242,7 +240,7 @@ def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
     [
         (["--methods", "elr"], 2, "--methods elr: choose from crossfit, iterknn, selknn, ce"),
         (["--noise", "uniform-20"], 2, "--noise 'uniform-20' is not of the form symmetric-40"),
-        (["--noise", "symmetric-200"], 2, "--noise symmetric-200: more than 100 per cent"),
+        (["--noise", "symmetric-200"], 2, "per cent .0 to 100"),
         (["--label-column", "truth"], 3, "has no column 'truth'"),
         (["--rows", "5"], 3, "has classes that no row to train on has"),
         (["--rows", "20", "--noise", "symmetric-90"], 3, r"the noise leaves a single row of the classes \d"),
