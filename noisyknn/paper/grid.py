@@ -53,27 +53,15 @@ class Table:
 
     data_set: str
     metric: Metric
+    theirs: Figures
+    """The paper's figures."""
+    ours: Figures
     records: Sequence[Record]
     """All finished cells of the data set."""
+    settings: str
+    """Rows and settings of our figures, in words."""
     failed: Mapping[str, NoisyKnnError]
     """The error of each cell that failed, by name."""
-    asked: int
-    """Number of cells that were asked for."""
-
-    @property
-    def theirs(self) -> Figures:
-        """The paper's figures."""
-        return PRINTED[self.metric].get(self.data_set, {})
-
-    @property
-    def ours(self) -> Figures:
-        """Our figures."""
-        return means(self.records, self.metric)
-
-    @property
-    def settings(self) -> str:
-        """Rows and settings of our figures, in words."""
-        return describe(self.records)
 
     def as_dict(self) -> dict[str, Any]:
         """Both figures of each cell, and the records, ready for JSON."""
@@ -90,7 +78,7 @@ class Table:
             told = first_ten([f"{name}: {error}" for name, error in self.failed.items()])
             kinds = {type(error) for error in self.failed.values()}
             kind = kinds.pop() if len(kinds) == 1 else NoisyKnnError
-            raise kind(f"{len(self.failed)} of {counted(self.asked, 'cell', 'cells')} failed: {told}")
+            raise kind(f"{counted(len(self.failed), 'cell', 'cells')} failed: {told}")
 
 
 def make_table(
@@ -108,16 +96,24 @@ def make_table(
 
     Raises UsageError and InputError before the first run for whatever would stop a cell.
     """
-    planned = PRINTED[metric].get(data_set) or TEST_ACCURACY[data_set]
+    theirs = PRINTED[metric].get(data_set, {})
     if unknown := [method for method in methods or () if method not in METHODS]:
         raise UsageError(f"--methods {first_ten(unknown)}: choose from {', '.join(METHODS)}")
     for noise in noises or ():
         parse_noise(noise)
     data = read_data_set(data_set, out, observer, **source)
-    own_methods, own_noises = zip(*planned, strict=True)
+    own_methods, own_noises = zip(*(theirs or TEST_ACCURACY[data_set]), strict=True)
     cells = cells_of(data_set, methods or own_methods, noises or own_noises, trials)
     records, failed = run_cells(data, cells, settings, out, observer)
-    return Table(data_set=data_set, metric=metric, records=records, failed=failed, asked=len(cells))
+    return Table(
+        data_set=data_set,
+        metric=metric,
+        theirs=theirs,
+        ours=means(records, metric),
+        records=records,
+        settings=describe(records),
+        failed=failed,
+    )
 
 
 def run_cells(
