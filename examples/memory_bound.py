@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 import torch
+from pictures import PHOTOGRAPH, write_pictures
 from record import hardware, output
-from speed import PHOTOGRAPH, write_pictures
 
 from noisyknn.data.store import available_memory
 

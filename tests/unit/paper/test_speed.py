@@ -10,7 +10,7 @@ PARTS = ["augmentation", "forward", "loss and backward", "optimiser", "tracking"
 
 def test_the_speed_script_measures_every_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
-    speed = importlib.import_module("speed")  # a script, not part of the package
+    speed, pictures = (importlib.import_module(name) for name in ("speed", "pictures"))  # scripts, no package
 
     tiny = {"backbone": "cnn5", "image_size": 8, "batch_size": 32, "device": "cpu", "precision": "fp32"}
     found = speed.measure([100], "auto", tiny, repeats=1, workers=0)
@@ -21,5 +21,5 @@ def test_the_speed_script_measures_every_stage(monkeypatch: pytest.MonkeyPatch, 
     assert list(found["step"]) == PARTS
     assert sum(found["step"].values()) == pytest.approx(1, abs=1e-3)
     assert "nearest 3 of all" in speed.as_text(found)
-    with Image.open(speed.write_pictures(tmp_path, 1, *speed.PHOTOGRAPH, seed=0)[0]) as image:
+    with Image.open(pictures.write_pictures(tmp_path, 1, *pictures.PHOTOGRAPH, seed=0)[0]) as image:
         assert (image.format, image.size) == ("JPEG", (500, 375))
