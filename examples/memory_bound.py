@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 import torch
+from pictures import PHOTOGRAPH, write_pictures
 from record import hardware, output
 
 from noisyknn.data.store import available_memory
-from noisyknn.paper.pictures import PHOTOGRAPH, write_pictures
 
 NOISYKNN = Path(sys.executable).with_name("noisyknn")
 CLASSES = 10

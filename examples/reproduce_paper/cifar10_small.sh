@@ -7,5 +7,5 @@ set -euo pipefail
 : "${3:?usage: cifar10_small.sh TRAIN TEST OUT}"
 files=(--images "$1/images" --labels "$1/labels.csv" --test-images "$2/images" --test-labels "$2/labels.csv" --out "$3")
 cut=(--data-set cifar10 --noise symmetric-40 --rows 10000 --batch-size 64 --trials 1)
-noisyknn benchmark table1 "${files[@]}" "${cut[@]}" --methods ce --epochs 50
-noisyknn benchmark table1 "${files[@]}" "${cut[@]}" --methods selknn --epochs 50 --episodes 2 --k 20
+noisyknn paper table1 "${files[@]}" "${cut[@]}" --methods ce --epochs 50
+noisyknn paper table1 "${files[@]}" "${cut[@]}" --methods selknn --epochs 50 --episodes 2 --k 20

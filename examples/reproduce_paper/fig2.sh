@@ -5,4 +5,4 @@
 # The paper's, for one GPU: all that follows --out "$2" left out.
 set -euo pipefail
 : "${2:?usage: fig2.sh TRAIN OUT}"
-noisyknn benchmark fig2 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --batch-size 64 --epochs 30
+noisyknn paper fig2 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --batch-size 64 --epochs 30

@@ -6,4 +6,4 @@
 # The paper's, for one GPU: all that follows --out "$2" left out.
 set -euo pipefail
 : "${2:?usage: fig3.sh TRAIN OUT}"
-noisyknn benchmark fig3 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 10000 --batch-size 64 --epochs 40 --k 50 --every 4
+noisyknn paper fig3 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 10000 --batch-size 64 --epochs 40 --k 50 --every 4

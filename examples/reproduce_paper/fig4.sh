@@ -5,4 +5,4 @@
 # The paper's, for one GPU and CIFAR-10: all that follows --out "$2" left out.
 set -euo pipefail
 : "${2:?usage: fig4.sh TRAIN OUT}"
-noisyknn benchmark fig4 --images "$1/images" --labels "$1/labels.csv" --out "$2" --preset mnist --rows 10000 --batch-size 32 --epochs 12 --episodes 5
+noisyknn paper fig4 --images "$1/images" --labels "$1/labels.csv" --out "$2" --preset mnist --rows 10000 --batch-size 32 --epochs 12 --episodes 5

@@ -6,4 +6,4 @@
 # The paper's, for one GPU: all that follows --out "$2" left out but --every 10.
 set -euo pipefail
 : "${2:?usage: fig5.sh TRAIN OUT}"
-noisyknn benchmark fig5 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 10000 --batch-size 64 --epochs 30 --every 5
+noisyknn paper fig5 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 10000 --batch-size 64 --epochs 30 --every 5

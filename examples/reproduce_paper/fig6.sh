@@ -6,4 +6,4 @@
 # The paper's, for one GPU: all that follows --out "$2" left out.
 set -euo pipefail
 : "${2:?usage: fig6.sh TRAIN OUT}"
-noisyknn benchmark fig6 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --batch-size 64 --epochs 40 --k 20 --every 5
+noisyknn paper fig6 --images "$1/images" --labels "$1/labels.csv" --out "$2" --rows 5000 --batch-size 64 --epochs 40 --k 20 --every 5

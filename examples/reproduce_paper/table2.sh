@@ -4,4 +4,4 @@
 # again. For one GPU.
 set -euo pipefail
 : "${2:?usage: table2.sh ROOT OUT}"
-noisyknn benchmark table2 --data-set cifar10 --torchvision "$1" --download --trials 10 --out "$2"
+noisyknn paper table2 --data-set cifar10 --torchvision "$1" --download --trials 10 --out "$2"

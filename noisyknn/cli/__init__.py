@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from noisyknn.cli.benchmark import speed
 from noisyknn.cli.clean import clean
 from noisyknn.cli.common import guarded
 from noisyknn.cli.demo import demo
 from noisyknn.cli.doctor import doctor
 from noisyknn.cli.evaluate import evaluate
 from noisyknn.cli.inject_noise import inject_noise
-from noisyknn.cli.paper_figures import paper_figure
-from noisyknn.cli.paper_tables import paper_table, table3
+from noisyknn.cli.paper import paper_figure, paper_table, table3
 from noisyknn.version import __version__
 
 EXIT_CODES = (
@@ -37,26 +35,23 @@ app.command("evaluate", epilog=EXIT_CODES)(guarded(evaluate))
 app.command("demo", epilog=EXIT_CODES)(guarded(demo))
 app.command("doctor", epilog=EXIT_CODES)(guarded(doctor))
 
-benchmark = typer.Typer(
-    help="Measure noisyknn; make the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES
-)
-benchmark.command("speed", epilog=EXIT_CODES)(guarded(speed))
-benchmark.command("table1", epilog=EXIT_CODES)(
+paper_app = typer.Typer(help="Reproduce the paper's tables and figures.", no_args_is_help=True, epilog=EXIT_CODES)
+paper_app.command("table1", epilog=EXIT_CODES)(
     guarded(paper_table("accuracy", "Table 1 of the paper: accuracy on the test set after the last epoch."))
 )
-benchmark.command("table2", epilog=EXIT_CODES)(
-    guarded(paper_table("recovery", "Table 2 of the paper: share of the training labels that are right in the end."))
+paper_app.command("table2", epilog=EXIT_CODES)(
+    guarded(paper_table("recovery", "Table 2 of the paper: share of correct training labels after the correction."))
 )
-benchmark.command("table3", epilog=EXIT_CODES)(guarded(table3))
+paper_app.command("table3", epilog=EXIT_CODES)(guarded(table3))
 for _name, _help, _percent in (
     ("fig2", "Figure 2: outputs of three layers after an episode, by t-SNE.", 60),
-    ("fig3", "Figure 3: right labels by epoch, as the network, IterKNN and SelKNN tell them.", 60),
-    ("fig4", "Figure 4: recovery of SelKNN by episode, by what an episode starts from.", 80),
+    ("fig3", "Figure 3: correct labels by epoch, of the network, IterKNN and SelKNN.", 60),
+    ("fig4", "Figure 4: recovery of SelKNN by episode, for three ways to start an episode.", 80),
     ("fig5", "Figure 5: SelKNN and IterKNN with 5 to 1,000 neighbours.", 60),
-    ("fig6", "Figure 6: SelKNN by the features of each stage.", 60),
+    ("fig6", "Figure 6: SelKNN with the features of each stage.", 60),
 ):
-    benchmark.command(_name, epilog=EXIT_CODES)(guarded(paper_figure(_name, _help, _percent)))
-app.add_typer(benchmark, name="benchmark", epilog=EXIT_CODES)
+    paper_app.command(_name, epilog=EXIT_CODES)(guarded(paper_figure(_name, _help, _percent)))
+app.add_typer(paper_app, name="paper", epilog=EXIT_CODES)
 
 
 def _print_version(wanted: bool) -> None:

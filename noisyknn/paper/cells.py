@@ -1,50 +1,44 @@
-"""Cells of the paper's tables, and the folder that keeps those that are done."""
+"""Cells of the paper's tables, each in a folder of its own.
 
-import contextlib
+The folder has ``settings.json`` from the moment the cell starts and ``cell.json`` once the cell is done.
+"""
+
 import dataclasses
 import json
-import math
-import os
-import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import filelock
-import pandas as pd
+from typing import Any
 
 from noisyknn.config import make_config
-from noisyknn.data.table import write_table
-from noisyknn.errors import InputError, UsageError
-from noisyknn.files import make_folder, write_json
-from noisyknn.methods.spec import METHODS, unused_settings
+from noisyknn.errors import InputError, UsageError, first_ten
+from noisyknn.methods.spec import unused_settings
 from noisyknn.paper.published import Figure, Figures, Metric
 
-_ABOUT = ("version", "data", "settings")
-"""What is the same of all trials of a cell."""
+Record = Mapping[str, Any]
+STARTED, DONE = "settings.json", "cell.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run."""
+    """One run: a method on a data set with one kind of noise and one seed."""
 
     data_set: str
     noise: str
-    """``symmetric-40``: kind and per cent; AS_GIVEN where labels are noisy already."""
+    """``symmetric-40``: kind and per cent; AS_GIVEN for labels that are noisy already."""
     method: str
     trial: int
     """Seed of the noise and of the training."""
 
     @property
     def name(self) -> str:
-        """Told to the user, and the beginning of file names."""
+        """Name of its folder and in messages."""
         return f"{self.data_set}-{self.noise}-{self.method}-{self.trial}"
 
 
 def cells_of(data_set: str, methods: Sequence[str], noises: Sequence[str], trials: int) -> list[Cell]:
-    """All cells, method by method within a noise."""
+    """All cells of a table, trial by trial; methods and noises that are named twice count once."""
     return [
         Cell(data_set=data_set, noise=noise, method=method, trial=trial)
         for trial in range(trials)
@@ -53,7 +47,31 @@ def cells_of(data_set: str, methods: Sequence[str], noises: Sequence[str], trial
     ]
 
 
-def means(records: Iterable[Mapping[str, Any]], metric: Metric) -> Figures:
+def read_records(out: Path, name: str) -> dict[Path, Record]:
+    """The files of that name in the folders of `out`, by folder; raises InputError for a damaged file."""
+    records = {}
+    for file in out.glob(f"*/{name}"):
+        try:
+            records[file.parent] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} is damaged ({error}); delete its folder to run the cell again") from error
+    return dict(sorted(records.items(), key=lambda item: _order(item[1])))
+
+
+def check_alike(records: Iterable[tuple[Path, Record]]) -> None:
+    """Raise UsageError for trials of one cell with different settings, data or versions of noisyknn.
+
+    Settings without effect on the method do not count.
+    """
+    first: dict[tuple[Any, ...], tuple[Path, Record]] = {}
+    for folder, record in records:
+        place = _order(record)[:-1]
+        other, known = first.setdefault(place, (folder, record))
+        if found := _differences(known, record):
+            raise UsageError(f"{other} was run with {first_ten(found)}; delete that folder or name another `out`")
+
+
+def means(records: Iterable[Record], metric: Metric) -> Figures:
     """Mean and standard deviation (n - 1) in per cent over the trials of each cell."""
     found: dict[tuple[str, str], list[float]] = {}
     for record in records:
@@ -65,125 +83,40 @@ def means(records: Iterable[Mapping[str, Any]], metric: Metric) -> Figures:
     }
 
 
-def describe(records: Iterable[Mapping[str, Any]]) -> str:
-    """What records were run with, in words, and which methods were so; settings without effect are left out."""
+def describe(records: Iterable[Record]) -> str:
+    """Rows and settings of the records in words, with the methods that share them."""
     methods: dict[str, list[str]] = {}
     for record in records:
-        settings = [f"{name.replace('_', ' ')} {value}" for name, value in _used(record)["settings"].items()]
+        settings = [f"{name.replace('_', ' ')} {value}" for name, value in _used(record).items()]
         with_these = methods.setdefault(", ".join([f"{record['rows']:,} rows", *settings]), [])
         if record["method"] not in with_these:
             with_these.append(record["method"])
     return "; ".join(f"{', '.join(names)}: {settings}" for settings, names in methods.items())
 
 
-def _used(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record, of whose settings only those that its method uses."""
+def as_record(cell: Cell, about: Record) -> dict[str, Any]:
+    """The cell and what it is run with: ``version``, ``data`` and ``settings``."""
+    return {"cell": cell.name, **dataclasses.asdict(cell), **about}
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    return record["data_set"], record["noise"], record["method"], record["trial"]
+
+
+def _used(record: Record) -> dict[str, Any]:
+    """The settings that have an effect on the record's method."""
     unused = unused_settings(make_config({"method": record["method"]}))
-    return {**record, "settings": {name: v for name, v in record["settings"].items() if name not in unused}}
+    return {name: value for name, value in record["settings"].items() if name not in unused}
 
 
-class CellFolder:
-    """A folder of cells, in ``cells.json`` and, to be read as a table, in ``cells.csv``.
-
-    Several processes may fill it. Trials of one cell that were run with other settings, or on other data, are never
-    mixed: whatever would do so raises UsageError.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Make the folder; raises UsageError where it is none, or has a table of something else."""
-        make_folder("--out", path)
-        self.path, self._json, self._csv = path, path / "cells.json", path / "cells.csv"
-        self.files = (self._json, self._csv)
-        if self._csv.exists() and not self._json.exists():
-            raise UsageError(f"{self._csv} was written by something else; remove it, or name another --out")
-
-    def read(self) -> list[dict[str, Any]]:
-        """The records of all cells that are done; raises InputError where they are damaged."""
-        try:
-            records = json.loads(self._json.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, RecursionError) as error:
-            cure = f"remove it and {self._csv.name}, or name another --out"
-            raise InputError(f"{self._json} cannot be read ({error}); {cure}") from error
-        if not isinstance(records, list) or not all(map(_is_record, records)):
-            raise InputError(
-                f"{self._json} holds no cells of a table; remove it and {self._csv.name}, or name another --out"
-            )
-        if len({record["cell"] for record in records}) < len(records):
-            raise InputError(f"{self._json} holds a cell twice; remove one of them, or name another --out")
-        return cast(list[dict[str, Any]], self._alike(records))
-
-    def check(self, cells: Iterable[Cell], about: Mapping[str, Any]) -> None:
-        """Raise UsageError where trials of a cell are there that are not `about` the same."""
-        self._alike([*self.read(), *({**dataclasses.asdict(cell), **about} for cell in cells)])
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Add a record to whatever other processes have added meanwhile."""
-        with self._locked():
-            others = [other for other in self.read() if other["cell"] != record["cell"]]
-            self._write(self._alike([*others, record]))
-
-    def repair(self) -> None:
-        """Write ``cells.csv`` anew where a process was killed before it did; nothing where nothing can be written."""
-        late = self._json.exists() and not (
-            self._csv.exists() and self._csv.stat().st_mtime_ns >= self._json.stat().st_mtime_ns
-        )
-        if late and os.access(self.path, os.W_OK):
-            with self._locked():
-                self._write(self.read())
-
-    @contextlib.contextmanager
-    def claim(self, cell: Cell) -> Iterator[bool]:
-        """Hold a cell; tells whether it is ours to run: neither another process's nor done."""
-        lock = filelock.FileLock(self.path / f"{cell.name}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            yield False
-            return
-        try:
-            yield all(record["cell"] != cell.name for record in self.read())
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-
-    def _locked(self) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.path / "cells.lock")
-
-    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        write_json(self._json, records)
-        flat = [{name: v for name, v in record.items() if not isinstance(v, dict)} for record in records]
-        write_table(pd.DataFrame(flat), self._csv)
-
-    def _alike(self, records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """The records; raises UsageError where trials of a cell differ in more than seeds and settings of no effect."""
-        first: dict[tuple[str, ...], Mapping[str, Any]] = {}
-        for record in map(_used, records):
-            place = record["data_set"], record["noise"], record["method"]
-            known = first.setdefault(place, record)
-            if differing := [name for name in _ABOUT if record[name] != known[name]]:
-                told = ", ".join(f"{name} {known[name]} and {record[name]}" for name in differing if name != "data")
-                raise UsageError(
-                    f"{self.path} would mix trials of {'-'.join(place)} of other {told or 'data'}; name another --out"
-                )
-        return records
-
-
-def _is_record(value: Any) -> bool:
-    """Whether that has all that is read of a record, within its bounds."""
-    try:
-        cell = Cell(**{field.name: value[field.name] for field in dataclasses.fields(Cell)})
-        return (
-            value["cell"] == cell.name
-            and re.fullmatch(r"[a-z0-9.-]+", cell.name) is not None
-            and cell.method in METHODS
-            and all(type(value[name]) is int for name in ("trial", "rows"))
-            and 0 <= value["accuracy"] <= 1
-            and (value["recovery"] is None or 0 <= value["recovery"] <= 1)
-            and 0 <= value["seconds"] < math.inf
-            and type(value["resumed"]) is bool
-            and all(isinstance(value[name], kind) for name, kind in zip(_ABOUT, (str, str, dict), strict=True))
-        )
-    except (KeyError, TypeError):
-        return False
+def _differences(old: Record, new: Record) -> list[str]:
+    """What sets two trials apart, in words."""
+    found = ["other data"] if old["data"] != new["data"] else []
+    if old["version"] != new["version"]:
+        found.append(f"noisyknn {old['version']}, not {new['version']}")
+    before, after = _used(old), _used(new)
+    return found + [
+        f"{name.replace('_', ' ')} {before.get(name, 'unset')}, not {after.get(name, 'unset')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]

@@ -1,28 +1,27 @@
-"""What the paper's tables are run on: images to train and to test on, and the noise of the labels."""
+"""Data of the paper's tables: images to train and to test on, and the noise of the labels."""
 
 import dataclasses
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
-from noisyknn.data.clothing1m import Part, read_part
-from noisyknn.data.images import evenly_spread
-from noisyknn.data.noise import NoiseName, Row, transition_rows
+import numpy as np
+import pandas as pd
+
+from noisyknn.data.clothing1m import read_part
+from noisyknn.data.noise import NoiseName, inject, transition_rows
 from noisyknn.data.noise_sources import label_text, read_map
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.table import Label, LabelTable, find_column, read_labels, read_table
+from noisyknn.data.table import LabelTable, find_column, read_labels, read_table
 from noisyknn.errors import InputError, UsageError, counted, first_ten
+from noisyknn.observer import Observer
+from noisyknn.paper.torchvision_data import write_parts
 
-TRUE = "clean_label"
-CLOTHING = "clothing1m"
-_LOOKED_INTO = 64
-_PARTS: tuple[Part, Part] = ("noisy_train", "clean_test")
+TRUE, NOISY = "clean_label", "noisy_label"
+CLOTHING1M = "clothing1m"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,91 +29,101 @@ class DataSet:
     """Images to train and to test on."""
 
     name: str
-    """The paper's preset for it."""
+    """Its preset in the paper."""
     images: Path
     train: LabelTable
-    """With true labels, which are made noisy, or with such as are noisy already."""
+    """With true labels, to be made noisy, or with labels that are noisy already."""
     test_images: Path
     test: LabelTable
 
     def __post_init__(self) -> None:
-        """Raise InputError where there are classes to test on that none could learn, or no images to test on."""
+        """Raise InputError for a test class that has no row to train on."""
         known = {label_text(label) for label in self.train.classes}
         if strange := [label for label in self.test.classes if label_text(label) not in known]:
             raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
-        if (unlabelled := int((self.test.given_labels < 0).sum())) > 0:
-            told = counted(unlabelled, "row has no label", "rows have no label")
-            raise InputError(f"{self.test.table.name}: {told} to test by")
-        files = resolve_paths(self.test_images, self.test.paths, self.test.table.name, "--test-images")
-        if missing := [path for path, file in zip(self.test.paths, files, strict=True) if not file.is_file()]:
-            told = counted(len(missing), "file does not exist", "files do not exist")
-            raise InputError(f"{self.test.table.name}: {told}: {first_ten(missing)}")
 
     def digest(self) -> str:
-        """The same for the same paths, labels and (as sizes and some contents tell) images, wherever these lie."""
+        """SHA-256 of paths, labels and sizes of the image files; independent of the folders they lie in."""
         digest = hashlib.sha256()
-        for folder, table in ((self.images, self.train), (self.test_images, self.test)):
-            about = [table.paths, [str(label) for label in table.classes], table.given_labels.tolist()]
-            digest.update(json.dumps(about).encode())
-            files = resolve_paths(folder, table.paths, table.table.name)
-            digest.update(json.dumps([_size(file) for file in files]).encode())
-            for row in evenly_spread(len(files), _LOOKED_INTO):
-                digest.update(files[row].read_bytes() if _size(files[row]) else b"")
+        for option, folder, table in (
+            ("`images`", self.images, self.train),
+            ("`test_images`", self.test_images, self.test),
+        ):
+            files = resolve_paths(folder, table.paths, table.table.name, option)
+            sizes = [file.stat().st_size if file.is_file() else None for file in files]
+            classes = [str(label) for label in table.classes]
+            digest.update(json.dumps([table.paths, classes, table.given_labels.tolist(), sizes]).encode())
         return digest.hexdigest()
 
 
-def _size(file: Path) -> int:
-    """Bytes in a file, 0 where there is none that can be read."""
-    return file.stat().st_size if file.is_file() and os.access(file, os.R_OK) else 0
-
-
 def read_data_set(
-    name: str, images: Path, labels: Path, test_images: Path, test_labels: Path, rows: int | None, column: str | None
+    name: str,
+    out: Path,
+    observer: Observer,
+    *,
+    images: Path | None = None,
+    labels: Path | None = None,
+    test_images: Path | None = None,
+    test_labels: Path | None = None,
+    torchvision: Path | None = None,
+    download: bool = False,
+    label_column: str | None = None,
+    rows: int | None = None,
 ) -> DataSet:
-    """Read both tables, of the first no more than so many rows; raises InputError where they do not fit each other."""
-    train, test = read_truth(labels, column, rows), read_truth(test_labels, column, None)
+    """Read Clothing1M in `images`, four files and folders, or a data set of torchvision, which is written into `out`.
+
+    The training set is the first `rows` rows. Raises UsageError for files that do not go together, InputError for
+    tables that do not fit each other.
+    """
+    if name == CLOTHING1M and images is not None:
+        train, test = read_labels(read_part(images, "noisy_train")[:rows]), read_labels(read_part(images, "clean_test"))
+        return DataSet(name=name, images=images, train=train, test_images=images, test=test)
+    if torchvision is not None:
+        if images or labels or test_images or test_labels:
+            raise UsageError("give either `torchvision` or `images`, `labels`, `test_images` and `test_labels`")
+        parts = write_parts(name, torchvision, out / "data", observer, download=download)
+        (images, labels), (test_images, test_labels) = ((part / "images", part / "labels.csv") for part in parts)
+    elif download:
+        raise UsageError("`download` goes with `torchvision`")
+    if images is None or labels is None or test_images is None or test_labels is None:
+        raise UsageError("give `images`, `labels`, `test_images` and `test_labels`, or `torchvision`")
+    train, test = read_truth(labels, label_column, rows), read_truth(test_labels, label_column, None)
     return DataSet(name=name, images=images, train=train, test_images=test_images, test=test)
 
 
-def read_clothing1m(root: Path, rows: int | None) -> DataSet:
-    """Clothing1M's noisy training images, or the first of them, and its verified test images."""
-    train, test = (read_labels(read_part(root, part)[: rows if part == "noisy_train" else None]) for part in _PARTS)
-    return DataSet(name=CLOTHING, images=root, train=train, test_images=root, test=test)
+def with_noise(table: LabelTable, noise: str, map_name: str, seed: int) -> tuple[pd.DataFrame, float]:
+    """Paths, noisy and true labels, and the share of wrong labels; `map_name` names the pairs of asymmetric noise.
+
+    Raises UsageError for an unknown noise, InputError for noise that leaves a class a single row.
+    """
+    kind, rate = parse_noise(noise)
+    into = read_map(map_name, table.classes, f"`noise` {noise} of {map_name}") if kind == "asymmetric" else None
+    given = inject(table.given_labels, transition_rows(kind, table.classes, rate, into), seed)
+    counts = np.bincount(given, minlength=len(table.classes))
+    if lonely := [table.classes[c] for c in np.flatnonzero(counts == 1)]:
+        raise InputError(
+            f"{table.table.name}: the noise leaves a single row of the classes {first_ten(lonely)}; give more rows"
+        )
+    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(given).array})
+    frame[TRUE] = table.as_column(table.given_labels).array
+    frame.attrs["name"] = table.table.name  # in messages
+    return frame, float((given != table.given_labels).mean())
 
 
 def parse_noise(noise: str) -> tuple[NoiseName, float]:
-    """Kind and rate of a noise by its name; raises UsageError for another name."""
-    parts = re.fullmatch(r"(symmetric|asymmetric)-([0-9]{1,3}(?:\.[0-9]{1,6})?)", noise)
+    """Kind and rate of a noise by its name; raises UsageError for any other name."""
+    parts = re.fullmatch(r"(symmetric|asymmetric)-(100|[1-9]?[0-9])", noise)
     if parts is None:
-        raise UsageError(f"--noise {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent")
-    if float(parts[2]) > 100:
-        raise UsageError(f"--noise {noise}: more than 100 per cent")
-    return cast(NoiseName, parts[1]), float(parts[2]) / 100
-
-
-def noise_name(noise: str) -> str:
-    """The one name of a noise: ``symmetric-40`` of ``symmetric-40.0``; raises UsageError for what is none."""
-    kind, _ = parse_noise(noise)
-    return f"{kind}-{Decimal(noise.removeprefix(f'{kind}-')).normalize():f}"
-
-
-def noise_rows(noise: str, map_name: str, classes: Sequence[Label]) -> Iterable[Row]:
-    """The transition matrix of a noise by its name, row by row; `map_name` is that of asymmetric noise.
-
-    Raises UsageError for another name.
-    """
-    kind, rate = parse_noise(noise)
-    into = read_map(map_name, classes, f"--noise {noise} of {map_name}") if kind == "asymmetric" else None
-    return transition_rows(kind, classes, rate, into)
+        raise UsageError(f"`noise` {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent (0 to 100)")
+    return cast(NoiseName, parts[1]), int(parts[2]) / 100
 
 
 def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
-    """The table of true labels in `file`, or its first rows; raises InputError where a row has none."""
+    """The table of true labels in `file`, or its first rows; raises InputError for a row without a label."""
     table = read_table(file)
-    if rows is not None:
-        table = dataclasses.replace(table, frame=table.frame[:rows])
+    table = dataclasses.replace(table, frame=table.frame[:rows])
     table.frame.attrs["name"] = table.name
-    column = find_column(table, (TRUE, "true_label", "label"), column, "--label-column")
+    column = find_column(table, (TRUE, "true_label", "label"), column, "`label_column`")
     found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)
     if unlabelled := int((found.given_labels < 0).sum()):
         told = counted(unlabelled, "row has no true label; remove it", "rows have no true label; remove them")

@@ -1,14 +1,12 @@
-"""Figures 2 to 6 of the paper, as tables of what they draw: one episode, or several, watched epoch by epoch.
+"""Figures 2 to 6 of the paper, from one watched episode or several.
 
-Symbols: N samples, D features. Each figure takes a `Study` and gives a frame in long form, one row per point.
+Each function of a figure takes a `Study` and returns its points in long form, one row per point.
 """
 
 import copy
 import dataclasses
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,162 +14,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from noisyknn.config import Config, LossName
-from noisyknn.data.augment import Pixels
-from noisyknn.data.noise import inject
-from noisyknn.data.noise_sources import label_text
+from noisyknn.config import LossName
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.store import decode_all
-from noisyknn.errors import InputError, UsageError, counted
-from noisyknn.files import check_outputs
-from noisyknn.knn.search import Search, find_search
-from noisyknn.knn.vote import poll
-from noisyknn.methods.algorithm1 import Task, gamma_of
+from noisyknn.data.table import write_table
+from noisyknn.errors import InputError, UsageError
+from noisyknn.files import check_outputs, make_folder
+from noisyknn.methods.algorithm1 import gamma_of
 from noisyknn.methods.selknn import select_references, selective_label_correction
 from noisyknn.models.backbone import Backbone
-from noisyknn.models.factory import build_backbone
 from noisyknn.models.tap import find_tap, head_name, stage_names
 from noisyknn.observer import Observer
-from noisyknn.paper.data_set import noise_rows, read_truth
-from noisyknn.paper.speed import NoCheckpoints
-from noisyknn.presets import overridden, preset_settings
-from noisyknn.training.device import find_device, wants_bf16
-from noisyknn.training.plan import Plan, eq7_plan
+from noisyknn.paper.data_set import read_truth
+from noisyknn.paper.drawing import check_matplotlib, draw
+from noisyknn.paper.study import REFERENCES, Study, make_study
+from noisyknn.training.plan import Plan
 from noisyknn.training.schedule import learning_rate
-from noisyknn.training.trainer import Trainer
 
 KS = (5, 20, 50, 100, 200, 500, 1000)
-"""Figure 5's numbers of neighbours."""
-REFERENCES = 0.2
-"""Share of references in the first episode."""
+"""Numbers of neighbours in figure 5."""
 POINTS = 2000
-"""Most samples that figure 2 shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """What a figure is about: samples with given and true labels, and how to train on them."""
-
-    trainer: Trainer
-    truth: Tensor
-    """(N,) true labels, class indices."""
-    search: Search
-    classes: Sequence[str]
-    """Names of the classes."""
-    every: int
-    """Epochs from one point to the next."""
-
-    @property
-    def given(self) -> Tensor:
-        """(N,) given labels."""
-        return self.trainer.given_labels
-
-    def plan(self, labels: Tensor, gamma: float, episode: int) -> Plan:
-        """Training on Eq. 7 with current labels (N,)."""
-        return eq7_plan(self.trainer.config, self.given, labels, gamma, episode)
-
-    def watch(self, look: Callable[[int, Backbone, Tensor], None]) -> None:
-        """Train an episode on the given labels; `look` at each point's epoch, network and cumulative losses (N,)."""
-
-        epochs = self.trainer.config.epochs
-
-        def after(epoch: int, model: Backbone, losses: Tensor) -> None:
-            if (epoch + 1) % self.every == 0 or epoch + 1 == epochs:
-                look(epoch + 1, model, losses)
-                self.trainer.observer.note(f"looked at epoch {epoch + 1} of {epochs}")
-
-        self.trainer.train(dataclasses.replace(self.plan(self.given, 1.0, 0), after_epoch=after))
-
-    def right(self, labels: Tensor) -> float:
-        """Share of labels (N,) that are the true ones."""
-        return float((labels == self.truth).double().mean())
-
-    def vote(self, features: Tensor, references: Tensor, labels: Tensor, k: int, *, keep: bool) -> Tensor:
-        """What the nearest references (R,) say of every sample (N,); `keep` leaves references as they are."""
-        told = poll(features, references, labels, k, self.search, len(self.classes)).winner
-        if keep:
-            told[references] = labels[references]
-        return told
-
-    def chosen(self, losses: Tensor) -> Tensor:
-        """References (R,) of small loss (Eqs. 5 and 6)."""
-        return select_references(self.given, losses, REFERENCES, None)
-
-
-def prepare(
-    images: Path,
-    labels: Path,
-    *,
-    column: str | None,
-    rows: int | None,
-    noise: str,
-    preset: str,
-    settings: Mapping[str, object],
-    loss: LossName,
-    every: int,
-    outputs: Mapping[str, Path],
-    overwrite: bool,
-    out: Path,
-    observer: Observer,
-) -> Study:
-    """Decode the images, make labels noisy by the seed, and settle the configuration; raises as `clean` does."""
-    table = read_truth(labels, column, rows)
-    files = resolve_paths(images, table.paths, table.table.name)
-    check_outputs(outputs, [labels, *files], overwrite=overwrite)
-    config = overridden(
-        preset_settings(preset, method="selknn", rows=4, classes=2, size=32, grey=False, gpu=False)[0],
-        {**settings, "method": "selknn", "loss": loss},
-    )
-    _check_voters(config, len(files))
-    device = find_device(config.device)
-    new_model = partial(
-        build_backbone,
-        config.backbone,
-        classes=len(table.classes),
-        image_size=config.image_size,
-        width=config.width,
-        layer=config.layer,
-        seed=config.seed,
-    )
-    new_model()  # what cannot be built is told before images are read
-    noisy = inject(table.given_labels, noise_rows(noise, preset, table.classes), config.seed)
-    observer.start("reading images", len(files), "images")
-    # a mapped file stays, without a name, for as long as it is mapped
-    with tempfile.TemporaryDirectory(dir=out) as folder:
-        store = decode_all(files, config.store_size or config.image_size, config.fit, Path(folder), observer.advance)
-    readable = np.flatnonzero(store.readable)
-    if store.reasons:
-        one, many = "image could not be read and is left out", "images could not be read and are left out"
-        observer.note(counted(len(store.reasons), one, many))
-        _check_voters(config, len(readable))
-    return Study(
-        trainer=Trainer(
-            pixels=Pixels.of(store, readable, config.image_size, device),
-            given_labels=torch.from_numpy(noisy[readable]).to(device),
-            new_model=new_model,
-            config=config,
-            device=device,
-            bf16=wants_bf16(config.precision, device),
-            checkpoints=NoCheckpoints(),
-            on_epoch=lambda _: None,
-            observer=observer,
-        ),
-        truth=torch.from_numpy(table.given_labels[readable]).to(device),
-        search=find_search(config.search, device),
-        classes=[label_text(label) for label in table.classes],
-        every=every,
-    )
-
-
-def _check_voters(config: Config, images: int) -> None:
-    """Raise UsageError where fewer references than neighbours would vote."""
-    if config.k >= REFERENCES * images:
-        cure = "give a smaller --k" if config.k > 1 else "give more"
-        raise UsageError(f"--k {config.k}: only a fifth of {images} images vote; {cure}")
+"""Largest number of samples in figure 2."""
 
 
 def fig2(study: Study) -> pd.DataFrame:
-    """Outputs of three layers after an episode, in two dimensions by t-SNE (scikit-learn): layer, x, y, true class."""
+    """Outputs of three layers after an episode, in two dimensions by scikit-learn's t-SNE: layer, x, y, true class."""
     from sklearn.manifold import TSNE
 
     model = study.trainer.train(study.plan(study.given, 1.0, 0)).model
@@ -180,7 +46,9 @@ def fig2(study: Study) -> pd.DataFrame:
     for layer in _three_layers(model):
         features = study.trainer.inspect(_tapped(model, layer))[0].cpu().numpy()[shown]
         if not (features.std(axis=0) > 0).any():
-            raise InputError(f"{layer} tells all images alike, so there is nothing to show; are they blank?")
+            raise InputError(
+                f"{layer} gives the same output for all images, so there is nothing to show; are they blank?"
+            )
         place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=perplexity).fit_transform(features)
         classes = [study.classes[label] for label in study.truth.cpu().numpy()[shown]]
         frames.append(pd.DataFrame({"layer": layer, "x": place[:, 0], "y": place[:, 1], "class": classes}))
@@ -188,36 +56,31 @@ def fig2(study: Study) -> pd.DataFrame:
 
 
 def fig3(study: Study) -> pd.DataFrame:
-    """How right labels are by epoch, as the network, IterKNN and SelKNN tell them: epoch, curve, accuracy."""
-    everyone = torch.arange(len(study.truth), device=study.truth.device)
+    """Accuracy of the labels of the network, IterKNN and SelKNN: epoch, curve, accuracy."""
+    given, truth, k = study.given, study.truth, study.trainer.config.k
+    everyone = torch.arange(len(truth), device=truth.device)
     generator = torch.Generator().manual_seed(study.trainer.config.seed)
-    random = torch.rand(len(everyone), generator=generator).to(everyone.device)
-    clean = select_references(study.truth, random, REFERENCES, None)
-    points: list[tuple[int, str, float]] = []
-    k = study.trainer.config.k
+    clean = select_references(truth, torch.rand(len(truth), generator=generator).to(truth.device), REFERENCES, None)
 
-    def look(epoch: int, model: Backbone, losses: Tensor) -> None:
+    def look(model: Backbone, losses: Tensor) -> Mapping[str, Tensor | float]:
         features, logs = study.trainer.inspect(model)
         chosen = study.chosen(losses)
-        curves = {
+        return {
             "network": logs.argmax(1),
-            "IterKNN, noisy labels": study.vote(features, everyone, study.given, k, keep=False),
-            "IterKNN, true labels": study.vote(features, everyone, study.truth, k, keep=False),
-            "SelKNN, filtered labels": study.vote(features, chosen, study.given, k, keep=True),
-            "SelKNN, true labels": study.vote(features, clean, study.truth, k, keep=True),
+            "IterKNN, noisy labels": study.vote(features, everyone, given, k, keep=False),
+            "IterKNN, true labels": study.vote(features, everyone, truth, k, keep=False),
+            "SelKNN, filtered labels": study.vote(features, chosen, given, k, keep=True),
+            "SelKNN, true labels": study.vote(features, clean, truth, k, keep=True),
+            "clean rate of references": float((given == truth)[chosen].float().mean()),
         }
-        points.extend((epoch, curve, study.right(labels)) for curve, labels in curves.items())
-        clean_rate = float((study.given == study.truth)[chosen].float().mean())
-        points.append((epoch, "clean rate of references", clean_rate))
 
-    study.watch(look)
-    return _long(points)
+    return study.watch(look)
 
 
 def fig4(study: Study) -> pd.DataFrame:
-    """Recovery of SelKNN by episode, by how each begins: episode, curve, accuracy.
+    """Recovery of SelKNN for three ways to start an episode: episode, curve, accuracy.
 
-    The first episode is the same of all curves. The optimiser begins anew with each, also where the network goes on.
+    All curves share the first episode. Each episode has a new optimiser, even if it keeps the network.
     """
     trainer, config = study.trainer, study.trainer.config
     last_rate = learning_rate(config, config.epochs - 1, 0.0)
@@ -225,7 +88,7 @@ def fig4(study: Study) -> pd.DataFrame:
 
     def corrected(plan: Plan, labels: Tensor) -> tuple[Tensor, Backbone]:
         trained = trainer.train(plan)
-        return selective_label_correction(_task(study), labels, trained, plan.episode).labels, trained.model
+        return selective_label_correction(study.task, labels, trained, plan.episode).labels, trained.model
 
     after_first, first_model = corrected(study.plan(study.given, gamma_of(config, 0), 0), study.given)
     trainer.observer.note(f"episode 1 of {config.episodes}")
@@ -241,47 +104,42 @@ def fig4(study: Study) -> pd.DataFrame:
             labels, model = corrected(plan, labels)
             points.append((episode + 1, curve, study.right(labels)))
             trainer.observer.note(f"{curve}: episode {episode + 1} of {config.episodes}")
-    return _long(points, "episode")
+    return pd.DataFrame(points, columns=["episode", "curve", "accuracy"])
 
 
 def fig5(study: Study) -> pd.DataFrame:
-    """Labels as SelKNN and IterKNN tell them with few and many neighbours, by epoch: epoch, curve, accuracy."""
-    everyone = torch.arange(len(study.truth), device=study.truth.device)
-    points: list[tuple[int, str, float]] = []
-    for method, voters in (("SelKNN", study.chosen(torch.zeros_like(study.truth))), ("IterKNN", everyone)):
-        if too_many := [k for k in KS if k >= len(voters)]:
-            told = ", ".join(map(str, too_many))
-            study.trainer.observer.note(f"{method}: {len(voters)} samples vote, so curves are left out of k = {told}")
+    """Accuracy of SelKNN and IterKNN with few and many neighbours: epoch, curve, accuracy.
 
-    def look(epoch: int, model: Backbone, losses: Tensor) -> None:
+    Numbers of neighbours that are not smaller than the number of voters are left out.
+    """
+    everyone = torch.arange(len(study.truth), device=study.truth.device)
+
+    def look(model: Backbone, losses: Tensor) -> Mapping[str, Tensor | float]:
         features, logs = study.trainer.inspect(model)
         chosen = study.chosen(losses)
-        points.append((epoch, "network", study.right(logs.argmax(1))))
-        for k in KS:  # as far as there are references
+        curves = {"network": logs.argmax(1)}
+        for k in KS:
             if k < len(chosen):
-                selknn = study.vote(features, chosen, study.given, k, keep=True)
-                points.append((epoch, f"SelKNN, k = {k}", study.right(selknn)))
+                curves[f"SelKNN, k = {k}"] = study.vote(features, chosen, study.given, k, keep=True)
             if k < len(everyone):
-                iterknn = study.vote(features, everyone, study.given, k, keep=False)
-                points.append((epoch, f"IterKNN, k = {k}", study.right(iterknn)))
+                curves[f"IterKNN, k = {k}"] = study.vote(features, everyone, study.given, k, keep=False)
+        return curves
 
-    study.watch(look)
-    return _long(points)
+    return study.watch(look)
 
 
 def fig6(study: Study) -> pd.DataFrame:
-    """Labels as SelKNN tells them by the features of each stage, by epoch: epoch, curve, accuracy."""
-    points: list[tuple[int, str, float]] = []
+    """Accuracy of SelKNN with the features of each stage: epoch, curve, accuracy."""
 
-    def look(epoch: int, model: Backbone, losses: Tensor) -> None:
-        chosen = study.chosen(losses)
+    def look(model: Backbone, losses: Tensor) -> Mapping[str, Tensor | float]:
+        chosen, k = study.chosen(losses), study.trainer.config.k
+        curves = {}
         for layer in stage_names(model.net):
-            features = study.trainer.inspect(_tapped(model, layer))[0]
-            labels = study.vote(features, chosen, study.given, study.trainer.config.k, keep=True)
-            points.append((epoch, layer, study.right(labels)))
+            features, _ = study.trainer.inspect(_tapped(model, layer))
+            curves[layer] = study.vote(features, chosen, study.given, k, keep=True)
+        return curves
 
-    study.watch(look)
-    return _long(points)
+    return study.watch(look)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,41 +148,71 @@ class Kind:
 
     points: Callable[[Study], pd.DataFrame]
     subject: str
-    """What it shows, in words."""
-    loss: LossName
-    """That we train with: plain cross-entropy, but for figure 4, which is of the whole method."""
-    uses: frozenset[str]
-    """Options that not all figures have."""
+    """Its subject, in words."""
+    loss: LossName = "ce"
+    """The training loss: plain cross-entropy, except for figure 4, which shows the whole method."""
+    uses: frozenset[str] = frozenset()
+    """Those of the options k, every and episodes that have an effect."""
 
 
 FIGURES: Mapping[str, Kind] = {
-    "fig2": Kind(points=fig2, subject="outputs of three layers, by t-SNE; colours are true classes",
-                 loss="ce", uses=frozenset()),
-    "fig3": Kind(points=fig3, subject="right labels by epoch, as network, IterKNN and SelKNN tell them",
-                 loss="ce", uses=frozenset({"k", "every"})),
-    "fig4": Kind(points=fig4, subject="recovery of SelKNN, by what its episodes start from",
+    "fig2": Kind(points=fig2, subject="outputs of three layers, by t-SNE; colours are true classes"),
+    "fig3": Kind(points=fig3, subject="correct labels by epoch: network, IterKNN and SelKNN",
+                 uses=frozenset({"k", "every"})),
+    "fig4": Kind(points=fig4, subject="recovery of SelKNN, by what an episode starts from",
                  loss="sce", uses=frozenset({"k", "episodes"})),
-    "fig5": Kind(points=fig5, subject="SelKNN and IterKNN by the number k of neighbours",
-                 loss="ce", uses=frozenset({"every"})),
-    "fig6": Kind(points=fig6, subject="SelKNN by the features of each stage",
-                 loss="ce", uses=frozenset({"k", "every"})),
+    "fig5": Kind(points=fig5, subject="SelKNN and IterKNN by the number k of neighbours", uses=frozenset({"every"})),
+    "fig6": Kind(points=fig6, subject="SelKNN by the features of each stage", uses=frozenset({"k", "every"})),
 }  # fmt: skip
 
 
-def _long(points: Sequence[tuple[int, str, float]], steps: str = "epoch") -> pd.DataFrame:
-    return pd.DataFrame(points, columns=[steps, "curve", "accuracy"])
+def make_figure(
+    name: str,
+    images: Path,
+    labels: Path,
+    out: Path,
+    *,
+    label_column: str | None,
+    noise: str,
+    preset: str,
+    rows: int | None,
+    settings: Mapping[str, object],
+    every: int | None,
+    overwrite: bool,
+    observer: Observer,
+) -> None:
+    """Train on the images, and write ``NAME.csv``, ``NAME.png`` and ``NAME.svg`` into the folder `out`.
+
+    Raises UsageError for an option that has no effect on the figure, and whatever `clean` raises for its input.
+    """
+    kind = FIGURES[name]
+    for option, value in (("every", every), ("k", settings.get("k")), ("episodes", settings.get("episodes"))):
+        if value is not None and option not in kind.uses:
+            raise UsageError(f"--{option} does nothing in {name}; remove it")
+    check_matplotlib()
+    table = read_truth(labels, label_column, rows)
+    make_folder("`out`", out)
+    csv, png, svg = files = [out / f"{name}.{ending}" for ending in ("csv", "png", "svg")]
+    inputs = [labels, *resolve_paths(images, table.paths, table.table.name)]
+    check_outputs({f"`out` ({file.name})": file for file in files}, inputs, overwrite=overwrite)
+    unused = {option: 1 for option in ("k", "episodes") if option not in kind.uses}
+    fixed = {**settings, **unused, "method": "selknn", "loss": kind.loss}
+    study = make_study(table, images, noise, preset, fixed, every=every or 1, out=out, observer=observer)
+    points = kind.points(study)
+    write_table(points, csv)
+    draw(points, f"{kind.subject}\n{_caption(study, noise, kind)}", [png, svg])
+    for file in files:
+        observer.note(f"wrote {file}")
 
 
-def _task(study: Study) -> Task:
-    """All of it that a label correction looks at."""
-    return Task(
-        given_labels=study.given,
-        classes=len(study.classes),
-        digests=torch.arange(len(study.given)),
-        config=study.trainer.config,
-        train=study.trainer.train,
-        search=study.search,
-    )
+def _caption(study: Study, noise: str, kind: Kind) -> str:
+    """What a figure was made with, in words."""
+    config = study.trainer.config
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
+    loss = {"ce": "cross-entropy", "sce": "symmetric cross-entropy"}[config.loss]
+    data = f"{len(study.truth):,} images, {noise.replace('-', ' ')} %, {config.network}"
+    votes = f", k = {config.k}" if "k" in kind.uses else ""
+    return f"{data}\n{epochs}, batches of {config.batch_size}, {loss}{votes}"
 
 
 def _tapped(model: Backbone, layer: str) -> Backbone:
@@ -333,5 +221,5 @@ def _tapped(model: Backbone, layer: str) -> Backbone:
 
 
 def _three_layers(model: Backbone) -> list[str]:
-    """The first stage, the one that features are taken of, and the last linear layer."""
+    """The first stage, the stage of the features, and the last linear layer."""
     return [stage_names(model.net)[1], model.tap.module, head_name(model.net)]

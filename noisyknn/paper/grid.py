@@ -1,217 +1,245 @@
-"""Tables of the paper: data set by noise by method by trial, each cell a whole run of `clean` and a test.
-
-A folder keeps the cells that are done, so that a stopped table goes on where it was.
-"""
+"""Tables of the paper: data set by noise by method by trial, each cell a run of `clean` and a test of its network."""
 
 import dataclasses
 import json
-import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
-import noisyknn
 from noisyknn.api import clean
 from noisyknn.config import make_config
 from noisyknn.data.images import some_unreadable
-from noisyknn.data.noise import inject
-from noisyknn.data.table import read_labels
-from noisyknn.errors import InputError, InterruptedRunError, MachineError, NoisyKnnError, UsageError, counted, first_ten
-from noisyknn.files import check_outputs
+from noisyknn.data.table import read_labels, write_table
+from noisyknn.errors import InterruptedRunError, NoisyKnnError, UsageError, counted, first_ten
+from noisyknn.files import check_outputs, make_folder, write_json
 from noisyknn.methods.spec import METHODS, unused_settings
 from noisyknn.observer import Observer, Silent
-from noisyknn.paper.cells import Cell, CellFolder
-from noisyknn.paper.data_set import TRUE, DataSet, noise_rows
+from noisyknn.paper.cells import (
+    DONE,
+    STARTED,
+    Cell,
+    Record,
+    as_record,
+    cells_of,
+    check_alike,
+    describe,
+    means,
+    read_records,
+)
+from noisyknn.paper.data_set import NOISY, TRUE, DataSet, parse_noise, read_data_set, with_noise
 from noisyknn.paper.held_out import HeldOut, accuracy
-from noisyknn.paper.published import AS_GIVEN
-from noisyknn.preparation import Job, identify, prepare
-from noisyknn.run_dir import differences, is_run, remove, results
+from noisyknn.paper.published import AS_GIVEN, PRINTED, TEST_ACCURACY, Figures, Metric
+from noisyknn.preparation import prepare
+from noisyknn.version import __version__
 
-NOISY = "noisy_label"
 ASYMMETRIC: Mapping[str, Mapping[str, float]] = {
     "joint-optimization": {"lr": 0.03, "later_rate": 0.2 / 0.03, "prior_weight": 0.8, "entropy_weight": 0.4},
     "pencil": {
         "lr": 0.03, "later_rate": 0.2 / 0.03, "compatibility_weight": 0.0, "entropy_weight": 0.4, "label_rate": 4000.0
     },
 }  # fmt: skip
-"""What the sources of methods have for asymmetric noise on CIFAR-10 (of 40 and 50 per cent). Their last rates begin at
-0.2, whatever the first is."""
+"""Settings of the methods' own papers for asymmetric noise on CIFAR-10 (40 and 50 per cent). The last stage starts at
+rate 0.2, whatever the first rate is."""
 
 
-class _Stages(Silent):
-    """Passes the stages of a run on, not its notes."""
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The finished cells of a folder, beside the paper's figures."""
 
-    def __init__(self, observer: Observer) -> None:
-        self.start, self.advance = observer.start, observer.advance  # type: ignore[method-assign]
+    data_set: str
+    metric: Metric
+    theirs: Figures
+    """The paper's figures."""
+    ours: Figures
+    records: Sequence[Record]
+    """All finished cells of the data set."""
+    settings: str
+    """Rows and settings of our figures, in words."""
+    failed: Mapping[str, NoisyKnnError]
+    """The error of each cell that failed, by name."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Both figures of each cell, and the records, ready for JSON."""
+        table = []
+        for method, noise in dict.fromkeys((*self.theirs, *self.ours)):
+            pair = {"paper": self.theirs.get((method, noise)), "ours": self.ours.get((method, noise))}
+            figures = {whose: figure and figure._asdict() for whose, figure in pair.items()}
+            table.append({"method": method, "noise": noise, **figures})
+        return {"data_set": self.data_set, "metric": self.metric, "table": table, "cells": list(self.records)}
+
+    def check(self) -> None:
+        """Raise an error that names all cells that failed; its class is theirs if they share one."""
+        if self.failed:
+            told = first_ten([f"{name}: {error}" for name, error in self.failed.items()])
+            kinds = {type(error) for error in self.failed.values()}
+            kind = kinds.pop() if len(kinds) == 1 else NoisyKnnError
+            raise kind(f"{counted(len(self.failed), 'cell', 'cells')} failed: {told}")
 
 
-def run_cells(
-    data: DataSet,
-    cells: Sequence[Cell],
+def make_table(
+    metric: Metric,
+    data_set: str,
+    source: Mapping[str, Any],
+    methods: Sequence[str] | None,
+    noises: Sequence[str] | None,
+    trials: int,
     settings: Mapping[str, Any],
     out: Path,
     observer: Observer,
-) -> tuple[list[dict[str, Any]], dict[str, NoisyKnnError]]:
-    """Run the cells that the folder `out` lacks; returns all of the data set that it then holds, and why some failed.
+) -> Table:
+    """A table of the paper on the images that `source` names (see `read_data_set`), by default whole.
 
-    Several processes may fill one folder (`CellFolder`): each cell is run by one of them, on whatever device. What
-    cannot be run for its settings, or not be tested for its images, is told before anything is. Raises UsageError where
-    trials of a cell were run with other settings, InputError where an image to test on cannot be read.
+    Raises UsageError and InputError before the first run for whatever would stop a cell.
     """
-    folder = CellFolder(out)
-    of_cells = {name: value for name, value in settings.items() if name != "device"}
-    about = json.loads(json.dumps({"version": noisyknn.__version__, "data": data.digest(), "settings": of_cells}))
-    folder.check(cells, about)
-    done = {record["cell"] for record in folder.read()}
-    left = [cell for cell in cells if cell.name not in done]
-    if left or os.access(out, os.W_OK):  # a table that is done is shown where nothing can be written, too
-        tables = [Path(table.table.name) for table in (data.train, data.test)]
-        check_outputs({f"--out ({file.name})": file for file in folder.files}, tables, overwrite=True)
-    folder.repair()
-    for cell in cells:
-        if cell.name in done:
-            _discard(out, cell)  # what a process that was killed has left
-    failed: dict[str, NoisyKnnError] = {}
+    theirs = PRINTED[metric].get(data_set, {})
+    if unknown := [method for method in methods or () if method not in METHODS]:
+        raise UsageError(f"`methods` {first_ten(unknown)}: choose from {', '.join(METHODS)}")
+    for noise in noises or ():
+        parse_noise(noise)
+    data = read_data_set(data_set, out, observer, **source)
+    own_methods, own_noises = zip(*(theirs or TEST_ACCURACY[data_set]), strict=True)
+    cells = cells_of(data_set, methods or own_methods, noises or own_noises, trials)
+    records, failed = run_cells(data, cells, settings, out, observer)
+    return Table(
+        data_set=data_set,
+        metric=metric,
+        theirs=theirs,
+        ours=means(records, metric),
+        records=records,
+        settings=describe(records),
+        failed=failed,
+    )
+
+
+def run_cells(
+    data: DataSet, cells: Sequence[Cell], settings: Mapping[str, Any], out: Path, observer: Observer
+) -> tuple[list[Record], dict[str, NoisyKnnError]]:
+    """Run the cells that are not done in the folder `out`; returns all records of the data set, and the failures.
+
+    Raises UsageError for a cell that was run with other settings, and whatever would stop a cell, before any run.
+    """
+    make_folder("`out`", out)
+    csv = out / "cells.csv"
+    check_outputs(
+        {"`out` (cells.csv)": csv}, [Path(part.table.name) for part in (data.train, data.test)], overwrite=True
+    )
+    used = {name: value for name, value in settings.items() if name != "device"}
+    about = {"version": __version__, "data": data.digest(), "settings": used}
+    started = read_records(out, STARTED)
+    if csv.exists() and not started:
+        raise UsageError(f"{csv} is not a table of this command; name another `out`")
+    check_alike([*started.items(), *((out / cell.name, as_record(cell, about)) for cell in cells)])
+    left = [cell for cell in cells if not (out / cell.name / DONE).exists()]
     if len(left) < len(cells):
         observer.note(f"{len(cells) - len(left)} of {counted(len(cells), 'cell', 'cells')} taken from {out}")
+    failed: dict[str, NoisyKnnError] = {}
     if left:
         tests = HeldOut(data.test_images, data.test, out, observer)
         _check_settings(data, left, settings, tests, observer)
-    for cell in left:
-        with folder.claim(cell) as mine:
-            if not mine:
-                observer.note(f"{cell.name}: another process runs it, or has done so")
-                continue
-            folder.check([cell], about)
-            observer.note(f"cell {cells.index(cell) + 1} of {len(cells)}: {cell.name}")
-            try:
-                figures = _run_cell(data, cell, settings, out, tests, observer)
-            except InterruptedRunError:
-                raise
-            except NoisyKnnError as error:
-                failed[cell.name] = error
-                observer.note(f"{cell.name} failed: {error}")
-            else:
-                folder.add({"cell": cell.name, **dataclasses.asdict(cell), **figures, **about})
-                recovery = "" if figures["recovery"] is None else f"recovery {figures['recovery']:.2%}, "
-                observer.note(f"{cell.name}: accuracy {figures['accuracy']:.2%}, {recovery}{figures['seconds']:.0f} s")
-                _discard(out, cell)
-    return [record for record in folder.read() if record["data_set"] == data.name], failed
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Raise UsageError for a method that there is not."""
-    if unknown := [method for method in methods if method not in METHODS]:
-        raise UsageError(f"--methods {first_ten(unknown)}: there are {', '.join(METHODS)}")
+    for number, cell in enumerate(left, len(cells) - len(left) + 1):
+        observer.note(f"cell {number} of {len(cells)}: {cell.name}")
+        try:
+            _run_cell(data, cell, settings, about, out / cell.name, tests, observer)
+        except InterruptedRunError:
+            raise
+        except NoisyKnnError as error:
+            failed[cell.name] = error
+            observer.note(f"{cell.name} failed: {error}")
+    records = list(read_records(out, DONE).values())
+    flat = [{name: value for name, value in record.items() if not isinstance(value, dict)} for record in records]
+    write_table(pd.DataFrame(flat), csv)
+    return [record for record in records if record["data_set"] == data.name], failed
 
 
 def _check_settings(
     data: DataSet, cells: Sequence[Cell], settings: Mapping[str, Any], tests: HeldOut, observer: Observer
 ) -> None:
-    """Raise what would stop a cell, before any is run, and tell which settings are of no effect."""
-    kinds = {(cell.method, cell.noise): cell for cell in cells}
-    configs = []
-    for cell in kinds.values():
+    """Raise what would stop a cell, and note settings without effect."""
+    noted = set()
+    for cell in {(cell.method, cell.noise): cell for cell in cells}.values():
         try:
-            configs.append(_job(data, _noisy(data, cell)[0], _overrides(cell, settings)).config)
+            labels = read_labels(_noisy(data, cell)[0], label_column=NOISY)
+            config = prepare(labels, data.images, None, data.name, _overrides(cell, settings), Silent()).config
         except NoisyKnnError as error:
             raise type(error)(f"{cell.method}, {cell.noise}: {error}") from error
-    for config in {config.method: config for config in configs}.values():
-        if unused := sorted(unused_settings(config) & settings.keys()):
-            observer.note(f"without effect on {config.method}: {first_ten(unused)}")
         tests.store(config.store_size or config.image_size, config.fit)
+        if cell.method not in noted and (unused := sorted(unused_settings(config) & settings.keys())):
+            observer.note(f"without effect on {cell.method}: {first_ten(unused)}")
+        noted.add(cell.method)
+
+
+class _Stages(Silent):
+    """Passes on the stages of a run, but not its notes."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.start, self.advance = observer.start, observer.advance  # type: ignore[method-assign]
 
 
 def _run_cell(
-    data: DataSet, cell: Cell, settings: Mapping[str, Any], out: Path, tests: HeldOut, observer: Observer
-) -> dict[str, Any]:
-    """What is kept of a cell; its run and its network stay in `out` until that is done."""
+    data: DataSet,
+    cell: Cell,
+    settings: Mapping[str, Any],
+    about: Record,
+    folder: Path,
+    tests: HeldOut,
+    observer: Observer,
+) -> None:
+    """Run a cell, or finish one that was stopped, and write its ``cell.json``."""
     started = time.monotonic()
-    known = cell.noise != AS_GIVEN
+    network, summary_file, run = folder / "network.safetensors", folder / "summary.json", folder / "run"
+    resumed = (folder / STARTED).exists()
+    make_folder("`out`", folder)
+    write_json(folder / STARTED, as_record(cell, about))
     frame, realised_rate = _noisy(data, cell)
-    run_dir, model_file = _files(out, cell)
-    if not is_run(run_dir) and (strange := [file for file in (run_dir, model_file) if os.path.lexists(file)]):
-        raise UsageError(f"{strange[0]} was written by something else; remove it, or name another --out")
-    overrides = _overrides(cell, settings)
-    resumed = run_dir.exists()
-    if differing := differences(run_dir, identify(_job(data, frame, overrides))):
-        resumed = False
-        observer.note(f"{cell.name} was stopped, and begins anew: {first_ten(differing)}")
-    summary = results(run_dir) if resumed and model_file.exists() else None
-    if summary is None:  # else it was stopped before its network was tested
-        summary = clean(
+    if not summary_file.exists():  # clean writes it last
+        clean(
             data.images,
             frame,
             label_column=NOISY,
-            truth_column=TRUE if known else None,
+            truth_column=TRUE if TRUE in frame else None,
             preset=data.name,
-            run_dir=run_dir,
+            run_dir=run,
             overwrite=True,
-            save_model=model_file,
+            save_model=network,
+            summary=summary_file,
             observer=_Stages(observer),
-            **overrides,
-        ).summary
-    if unreadable := summary["status"]["unreadable"]:
-        observer.note(f"{cell.name}: {some_unreadable(unreadable)}")
+            **_overrides(cell, settings),
+        )
+    summary = json.loads(summary_file.read_text(encoding="utf-8"))
     config = make_config(summary["config"])
-    try:
-        right = accuracy(model_file, tests, config)
-    except torch.OutOfMemoryError as error:
-        raise MachineError("the GPU has too little free memory to test; the same command tests again") from error
-    except InputError as error:
-        raise MachineError(f"{model_file} is damaged ({error}); remove it, and {cell.name} is trained again") from error
-    return {
-        "accuracy": right,
-        "recovery": summary["truth"]["recovery"] if known else None,
+    figures = {
+        "accuracy": accuracy(network, tests, config),
+        "recovery": summary["truth"]["recovery"] if TRUE in frame else None,
         "realised_rate": realised_rate,
-        "unreadable": unreadable,
+        "unreadable": summary["status"]["unreadable"],
         "rows": len(frame),
         "seconds": round(time.monotonic() - started, 1),
-        "resumed": resumed,  # then the seconds are those since
+        "resumed": resumed,  # then only the seconds since
         "config": dataclasses.asdict(config),
     }
-
-
-def _files(out: Path, cell: Cell) -> tuple[Path, Path]:
-    """Where the run and the network of a cell lie until it is done."""
-    return out / f"{cell.name}.run", out / f"{cell.name}.safetensors"
-
-
-def _discard(out: Path, cell: Cell) -> None:
-    """Remove the run and the network of a cell, the run last: a network without one is not ours."""
-    run_dir, model_file = _files(out, cell)
-    if is_run(run_dir):
-        model_file.unlink(missing_ok=True)
-        remove(run_dir)
-
-
-def _job(data: DataSet, frame: pd.DataFrame, overrides: Mapping[str, Any]) -> Job:
-    """What `clean` would do; raises what it would, before it decodes an image."""
-    return prepare(read_labels(frame, label_column=NOISY), data.images, None, data.name, overrides, Silent())
+    write_json(folder / DONE, {**as_record(cell, about), **figures})
+    if figures["unreadable"]:
+        observer.note(f"{cell.name}: {some_unreadable(figures['unreadable'])}")
+    recovery = "" if figures["recovery"] is None else f"recovery {figures['recovery']:.2%}, "
+    observer.note(f"{cell.name}: accuracy {figures['accuracy']:.2%}, {recovery}{figures['seconds']:.0f} s")
+    shutil.rmtree(run)
+    for file in (network, summary_file):
+        file.unlink()
 
 
 def _noisy(data: DataSet, cell: Cell) -> tuple[pd.DataFrame, float | None]:
-    """Paths, given labels and, where they are known, true ones; and how many labels are wrong."""
-    table, known = data.train, cell.noise != AS_GIVEN
-    given = table.given_labels
-    if known:
-        given = inject(given, noise_rows(cell.noise, data.name, table.classes), cell.trial)
-        if (lonely := np.bincount(given[given >= 0], minlength=len(table.classes)) == 1).any():
-            raise InputError(
-                f"{table.table.name}: the noise leaves a single row of the classes "
-                f"{first_ten([table.classes[c] for c in np.flatnonzero(lonely)])}; give more rows"
-            )
-    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(given).array})
+    """Paths, given labels and, if known, true labels; and the share of wrong labels."""
+    table = data.train
+    if cell.noise != AS_GIVEN:
+        return with_noise(table, cell.noise, data.name, cell.trial)
+    frame = pd.DataFrame({"path": table.paths, NOISY: table.as_column(table.given_labels).array})
     frame.attrs["name"] = table.table.name  # in messages
-    if not known:
-        return frame, None
-    frame[TRUE] = table.as_column(table.given_labels).array
-    return frame, float((given != table.given_labels).mean())
+    return frame, None
 
 
 def _overrides(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Images that no network has seen, and how many of them a saved network classifies right."""
+"""Test images, and the share of them that a saved network classifies right."""
 
 import functools
 import tempfile
@@ -14,51 +14,58 @@ from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import ImageStore, decode_all
 from noisyknn.data.table import LabelTable
-from noisyknn.errors import InputError, counted, first_ten, quoted
+from noisyknn.errors import InputError, MachineError, counted, first_ten, quoted
 from noisyknn.models.model_file import load_model
 from noisyknn.observer import Observer
 from noisyknn.training.device import find_device, wants_bf16
 
 
 class HeldOut:
-    """Images to test on, decoded once for all cells; too many for memory, they lie in a file in `folder`."""
+    """Test images, decoded once for all cells; a file in `folder` holds them if memory cannot.
+
+    Raises InputError for files that do not exist.
+    """
 
     def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
         self.table, self._folder, self._observer = table, folder, observer
-        self._files = resolve_paths(images, table.paths, table.table.name, "--test-images")
+        self._files = resolve_paths(images, table.paths, table.table.name, "`test_images`")
+        if missing := [path for path, file in zip(table.paths, self._files, strict=True) if not file.is_file()]:
+            told = counted(len(missing), "file does not exist", "files do not exist")
+            raise InputError(f"{table.table.name}: {told}: {first_ten(missing)}; is `test_images` right?")
         self.store = functools.cache(self._decode)
 
     def _decode(self, size: int, fit: Fit) -> ImageStore:
-        """All of them, of `size` x `size` pixels; raises InputError if one cannot be read."""
+        """All images at `size` x `size` pixels; raises InputError for an image that cannot be read."""
         self._observer.start("reading test images", len(self._files), "images")
-        # a mapped file stays, without a name, for as long as it is mapped
+        # a mapped file outlives its name
         with tempfile.TemporaryDirectory(dir=self._folder) as place:
             store = decode_all(self._files, size, fit, Path(place), self._observer.advance)
         if store.reasons:
-            named = first_ten(
-                [f"row {row + 1} {quoted(self.table.paths[row])} ({why})" for row, why in store.reasons.items()]
-            )
-            told = counted(len(store.reasons), "image cannot be read", "images cannot be read")
-            raise InputError(f"{self.table.table.name}: {told}: {named}; mend or remove them")
+            named = [f"row {row + 1} {quoted(self.table.paths[row])} ({why})" for row, why in store.reasons.items()]
+            told = counted(len(named), "image cannot be read", "images cannot be read")
+            raise InputError(f"{self.table.table.name}: {told}: {first_ten(named)}; repair or remove them")
         return store
 
 
 def accuracy(model_file: Path, tests: HeldOut, config: Config) -> float:
-    """Share of the images to test on that a saved network classifies right."""
+    """Share of the test images that a saved network classifies right; raises MachineError for a full GPU."""
     model, about = load_model(model_file)
     place = {label_text(label): c for c, label in enumerate(about["classes"])}
-    # noise may leave a class without a label: no image of it is told right
+    # noise can leave a class without labels: its images count as wrong
     labels = np.array([place.get(label_text(label), -1) for label in tests.table.classes])[tests.table.given_labels]
     device = find_device(config.device)
-    pixels = Pixels(
-        images=tests.store(int(about["store_size"]), config.fit).tensor(device),
-        rows=torch.arange(len(labels), device=device),
-        mean=torch.tensor(about["mean"], device=device),
-        std=torch.tensor(about["std"], device=device),
-        size=config.image_size,
-    )
-    model = model.to(device).to(memory_format=torch.channels_last)
-    bf16 = wants_bf16(config.precision, device)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        told = [model(pixels.plain(batch)).argmax(1).cpu() for batch in torch.split(pixels.rows, config.batch_size)]
+    try:
+        pixels = Pixels(
+            images=tests.store(int(about["store_size"]), config.fit).tensor(device),
+            rows=torch.arange(len(labels), device=device),
+            mean=torch.tensor(about["mean"], device=device),
+            std=torch.tensor(about["std"], device=device),
+            size=config.image_size,
+        )
+        model = model.to(device).to(memory_format=torch.channels_last)
+        bf16 = wants_bf16(config.precision, device)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            told = [model(pixels.plain(batch)).argmax(1).cpu() for batch in torch.split(pixels.rows, config.batch_size)]
+    except torch.OutOfMemoryError as error:
+        raise MachineError("the GPU has too little free memory to test; run the same command again") from error
     return float((torch.cat(told).numpy() == labels).mean())

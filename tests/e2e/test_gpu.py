@@ -19,7 +19,7 @@ from noisyknn.demo import write_digits
 from noisyknn.knn.search import find_search, nearest
 from noisyknn.knn.torch_search import TorchSearch
 from noisyknn.models.factory import build_backbone
-from noisyknn.paper.speed import NoCheckpoints
+from noisyknn.paper.study import NoCheckpoints
 from noisyknn.training import cuda_graphs
 from noisyknn.training.plan import eq7_plan
 from noisyknn.training.trainer import Trainer

@@ -25,13 +25,13 @@ def test_readme_lists_every_command() -> None:
     names = [str(command.name) for command in cli.app.registered_commands]
     assert len(names) >= 5
     assert [name for name in names if f"| `noisyknn {name}` |" not in README] == []
-    rows = [line for line in README.splitlines() if line.startswith("| `noisyknn benchmark ")]
-    listed = set(re.findall(r"`(?:noisyknn benchmark )?(\w+)`", " ".join(row.split(" | ")[0] for row in rows)))
+    rows = [line for line in README.splitlines() if line.startswith("| `noisyknn paper ")]
+    listed = set(re.findall(r"`(?:noisyknn paper )?(\w+)`", " ".join(row.split(" | ")[0] for row in rows)))
     first, last = (int(name.removeprefix("fig")) for name in sorted(listed) if name.startswith("fig"))
     listed |= {f"fig{number}" for number in range(first, last + 1)}  # `fig2` … `fig6`
-    (benchmark,) = cli.app.registered_groups
-    assert benchmark.typer_instance is not None
-    assert {command.name for command in benchmark.typer_instance.registered_commands} == listed
+    (paper,) = cli.app.registered_groups
+    assert paper.typer_instance is not None
+    assert {command.name for command in paper.typer_instance.registered_commands} == listed
 
 
 def test_readme_explains_every_new_column_and_every_column_that_is_found_by_name() -> None:
@@ -76,13 +76,13 @@ def test_example_settings_are_valid() -> None:
 
 
 def test_scripts_of_the_paper_give_options_that_their_commands_have() -> None:
-    benchmark = cast(Any, get_command(cli.app)).commands["benchmark"]
+    paper = cast(Any, get_command(cli.app)).commands["paper"]
     scripts = sorted((ROOT / "examples" / "reproduce_paper").glob("*.sh"))
     assert len(scripts) == 10
     for script in scripts:
         text = re.sub(r"^#.*$", "", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        (name,) = set(re.findall(r"noisyknn benchmark (\w+)", text))
-        known = {option for parameter in benchmark.commands[name].params for option in parameter.opts}
+        (name,) = set(re.findall(r"noisyknn paper (\w+)", text))
+        known = {option for parameter in paper.commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z0-9-]+", text)) <= known, script.name
 
 
@@ -90,35 +90,6 @@ def test_the_tables_of_the_paper_are_written_of_the_results(monkeypatch: pytest.
     scripts = ROOT / "examples" / "reproduce_paper"
     monkeypatch.syspath_prepend(scripts)
     assert (scripts / "TABLES.md").read_text(encoding="utf-8") == importlib.import_module("keep").markdown()
-
-
-def test_cells_of_another_script_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts = ROOT / "examples" / "reproduce_paper"
-    monkeypatch.syspath_prepend(scripts)
-    keep = importlib.import_module("keep")
-    record: dict[str, Any] = {
-        "data_set": "mnist", "noise": "symmetric-40", "method": "pencil", "trial": 2, "rows": 10_000,
-        "settings": {"epochs": 30, "batch_size": 32, "image_size": 20},
-    }  # fmt: skip
-    small = keep._commands(scripts / "table1_small.sh", "mnist")
-    assert keep._stranger(record, small) is None
-    assert keep._stranger(record | {"rows": 1000}, small) == "--rows 1000"
-    assert keep._stranger(record | {"trial": 3}, small) == "trial 3"
-    assert keep._stranger(record | {"noise": "symmetric-50"}, small) == "--noise symmetric-50"
-    assert keep._stranger(record | {"method": "deep-knn"}, small) == "--methods deep-knn"
-    assert keep._stranger(record | {"method": "selknn"}, small) == "--episodes as it is"
-    assert keep._stranger(record | {"settings": record["settings"] | {"epochs": 3}}, small) == "--epochs 3"
-    assert keep._stranger(record | {"settings": {"epochs": 30, "image_size": 20}}, small) == "--batch-size as it is"
-    assert keep._stranger(record | {"settings": {"epochs": 30, "batch_size": 32}}, small) == "--image-size as it is"
-    assert keep._stranger(record | {"settings": record["settings"] | {"k": 5}}, small) == "--k 5"
-    assert keep._stranger(record | {"data_set": "cifar10"}, small) == "--data-set cifar10"
-    whole = keep._commands(scripts / "table1.sh", "mnist")
-    assert keep._stranger(record | {"rows": 60_000, "settings": {}, "trial": 9}, whole) is None
-    assert keep._stranger(record | {"rows": 200, "settings": {}}, whole) == "--rows 200"
-    clothing = record | {"data_set": "clothing1m", "rows": 10**6, "settings": {}, "trial": 0}
-    recipe = keep._commands(scripts / "table3.sh", "clothing1m")
-    assert keep._stranger(clothing, recipe) is None
-    assert keep._stranger(clothing | {"trial": 1}, recipe) == "trial 1"
 
 
 def test_the_readme_has_the_figures_of_the_results() -> None:

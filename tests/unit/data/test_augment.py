@@ -12,7 +12,7 @@ from torch import Tensor
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels, affine, color_jitter, crop_and_flip
 from noisyknn.data.store import decode_all
-from noisyknn.paper.pictures import write_pictures
+from tests.small_data import draw
 
 PLAIN = Config(crop_padding=0, flip=False, rotation=0, translation=0, jitter=0)
 EVERYTHING = Config(crop_padding=2, flip=True, rotation=20, translation=0.2, jitter=0.4)
@@ -264,7 +264,7 @@ def test_what_fails_ahead_fails_in_its_turn() -> None:
 
 @pytest.mark.parametrize("memory_limit", [None, 0])
 def test_pixels_of_a_store(memory_limit: int | None, tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, 5, 8, 8, seed=0)
+    paths = [tmp_path / "images" / path for path in draw(tmp_path / "images", rows=5)["path"]]
     store = decode_all(paths, 8, "squash", tmp_path, memory_limit=memory_limit)
     pixels = Pixels.of(store, np.array([1, 4]), 6, torch.device("cpu"))
     assert torch.equal(pixels.images[pixels.rows], torch.from_numpy(store.images[[1, 4]]))

@@ -1,0 +1,236 @@
+"""noisyknn paper: tables and figures of the paper, from runs on the user's images."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption, show_table
+from noisyknn.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from noisyknn.paper.grid import Table
+    from noisyknn.paper.published import Metric
+
+PRESETS, PAPERS = "the preset's", "the paper's"
+TABLE = "Table of their paths and true labels: CSV or Parquet."
+
+DataSetOption = Annotated[
+    Literal["mnist", "cifar10", "cifar100"], typer.Option(help="Data set of the paper: its preset and its figures.")
+]
+CellsOption = Annotated[Path, typer.Option(help="Folder of the cells, one folder each; a finished cell never reruns.")]
+TrainImagesOption = Annotated[Path | None, typer.Option(help="Folder of the images to train on.")]
+TrainLabelsOption = Annotated[Path | None, typer.Option(help=TABLE)]
+TestImagesOption = Annotated[Path | None, typer.Option(help="Folder of the images to test on.")]
+TestLabelsOption = Annotated[Path | None, typer.Option(help=TABLE)]
+TorchvisionOption = Annotated[
+    Path | None, typer.Option(help="Folder in which torchvision keeps the data set, instead of these four.")
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data set.")]
+MethodsOption = Annotated[
+    list[str] | None, typer.Option(help="A method of clean; repeat it for several.", show_default=PAPERS)
+]
+NoisesOption = Annotated[
+    list[str] | None,
+    typer.Option(help="symmetric-40 or asymmetric-40, per cent; repeat it for several.", show_default=PAPERS),
+]
+TrialsOption = Annotated[int, typer.Option(min=1, max=1000, help="Runs of each cell, with seeds 0, 1, …")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, the trials included.")]
+ClothingOption = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of Clothing1M as published: images/, category_names_eng.txt, noisy_label_kv.txt, "
+        "clean_label_kv.txt, noisy_train_key_list.txt, clean_test_key_list.txt."
+    ),
+]
+
+ImagesOption = Annotated[Path, typer.Option(help="Folder of the images.")]
+LabelsOption = Annotated[Path, typer.Option(help=TABLE)]
+FigureOption = Annotated[Path, typer.Option(help="Folder for the figure (PNG and SVG) and its points (CSV).")]
+NoiseOption = Annotated[str, typer.Option(help="symmetric-60 or asymmetric-40, per cent.")]
+PresetOption = Annotated[
+    Literal["mnist", "cifar10", "cifar100"], typer.Option(help="Settings of the paper to start from.")
+]
+EveryOption = Annotated[
+    int | None, typer.Option(min=1, help="Epochs from one point to the next (fig3, fig5, fig6).", show_default="1")
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise and of the training.")]
+
+ColumnOption = Annotated[
+    str | None, typer.Option(help="Column of true labels.", show_default="clean_label, true_label or label")
+]
+RowsOption = Annotated[int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")]
+BackboneOption = Annotated[str | None, typer.Option(help="A backbone of clean.", show_default=PRESETS)]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="A .safetensors file to start from.", show_default="torchvision's of ImageNet")
+]
+WidthOption = Annotated[
+    float | None, typer.Option(help="Factor on the channels of the backbone.", show_default=PRESETS)
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=PRESETS)
+]
+EpochsOption = Annotated[int | None, typer.Option(help="Passes over the images in each episode.", show_default=PRESETS)]
+EpisodesOption = Annotated[int | None, typer.Option(help="Rounds of training and correcting.", show_default=PRESETS)]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step of training.", show_default=PRESETS)]
+LrOption = Annotated[float | None, typer.Option(help="Learning rate.", show_default="the method's")]
+KOption = Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default=PRESETS)]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.", show_default="auto")
+]
+
+
+def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
+    """The command of the table that shows `metric`."""
+
+    def command(
+        data_set: DataSetOption,
+        out: CellsOption,
+        images: TrainImagesOption = None,
+        labels: TrainLabelsOption = None,
+        test_images: TestImagesOption = None,
+        test_labels: TestLabelsOption = None,
+        torchvision: TorchvisionOption = None,
+        download: DownloadOption = False,
+        label_column: ColumnOption = None,
+        methods: MethodsOption = None,
+        noise: NoisesOption = None,
+        trials: TrialsOption = 3,
+        rows: RowsOption = None,
+        epochs: EpochsOption = None,
+        episodes: EpisodesOption = None,
+        batch_size: BatchSizeOption = None,
+        k: KOption = None,
+        image_size: ImageSizeOption = None,
+        width: WidthOption = None,
+        device: DeviceOption = None,
+        precision: PrecisionOption = None,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
+        debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+    ) -> None:
+        settings = _given(epochs=epochs, episodes=episodes, batch_size=batch_size, k=k, image_size=image_size)
+        settings |= _given(width=width, device=device, precision=precision)
+        source = _given(images=images, labels=labels, test_images=test_images, test_labels=test_labels, rows=rows)
+        source |= _given(torchvision=torchvision, download=download, label_column=label_column)
+        with Terminal(quiet=quiet) as observer:
+            from noisyknn.paper.grid import make_table
+
+            made = make_table(metric, data_set, source, methods, noise, trials, settings, out, observer)
+        _show(made, as_json=as_json)
+
+    command.__doc__ = help_text
+    return command
+
+
+def table3(
+    clothing1m: ClothingOption,
+    out: CellsOption,
+    methods: MethodsOption = None,
+    trials: TrialsOption = 1,
+    rows: RowsOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = None,
+    episodes: EpisodesOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LrOption = None,
+    k: KOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+) -> None:
+    """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
+    settings = _given(backbone=backbone, weights=weights, image_size=image_size, epochs=epochs, episodes=episodes)
+    settings |= _given(batch_size=batch_size, lr=lr, k=k, device=device, precision=precision)
+    source = _given(images=clothing1m, rows=rows)
+    with Terminal(quiet=quiet) as observer:
+        from noisyknn.paper.grid import make_table
+
+        made = make_table("accuracy", "clothing1m", source, methods, None, trials, settings, out, observer)
+    _show(made, as_json=as_json)
+
+
+def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]:
+    """The command that makes the figure `name`; `percent` of the labels are wrong in the paper."""
+
+    def command(
+        images: ImagesOption,
+        labels: LabelsOption,
+        out: FigureOption,
+        label_column: ColumnOption = None,
+        noise: NoiseOption = f"symmetric-{percent}",
+        preset: PresetOption = "cifar10",
+        rows: RowsOption = None,
+        backbone: BackboneOption = None,
+        width: WidthOption = None,
+        epochs: EpochsOption = None,
+        episodes: EpisodesOption = None,
+        batch_size: BatchSizeOption = None,
+        every: EveryOption = None,
+        k: KOption = None,
+        seed: SeedOption = 0,
+        device: DeviceOption = None,
+        precision: PrecisionOption = None,
+        overwrite: OverwriteOption = False,
+        quiet: QuietOption = False,
+        debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+    ) -> None:
+        settings = _given(backbone=backbone, width=width, epochs=epochs, episodes=episodes, batch_size=batch_size)
+        settings |= _given(k=k, seed=seed, device=device, precision=precision)
+        with Terminal(quiet=quiet) as observer:
+            from noisyknn.paper.figures import make_figure
+
+            make_figure(
+                name,
+                images,
+                labels,
+                out,
+                label_column=label_column,
+                noise=noise,
+                preset=preset,
+                rows=rows,
+                settings=settings,
+                every=every,
+                overwrite=overwrite,
+                observer=observer,
+            )
+
+    command.__doc__ = help_text
+    return command
+
+
+def _given(**options: object) -> dict[str, object]:
+    """The options that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _show(made: "Table", *, as_json: bool) -> None:
+    """Print our figures beside the paper's, then raise the error of cells that failed."""
+    if as_json:
+        typer.echo(json.dumps(made.as_dict(), indent=2))
+    else:
+        _print(made)
+    made.check()
+
+
+def _print(made: "Table") -> None:
+    """Print the columns that have figures of ours."""
+    from rich.table import Table
+
+    theirs, ours = made.theirs, made.ours
+    methods, noises = (list(dict.fromkeys(place[part] for place in (*theirs, *ours))) for part in (0, 1))
+    noises = [noise for noise in noises if any(place[1] == noise for place in ours)]
+    shown = Table("method", "", *noises, title=f"{made.data_set}: {made.metric}, per cent", title_justify="left")
+    for method in methods:
+        for whose, figures in (("paper", theirs), ("ours", ours)):
+            cells = [str(figures.get((method, noise), "")) for noise in noises]
+            shown.add_row(method if whose == "paper" else "", whose, *cells, end_section=whose == "ours")
+    show_table(shown)
+    typer.echo(f"mean ± standard deviation (n - 1) of the trials; ours: {made.settings or 'none yet'}")
