@@ -77,7 +77,7 @@ def inject_noise(
     classes, true = encode_labels(table, column)
     noisy = inject(true, _transition(noise, classes, rate, map_, matrix), seed)
     cells = noisy_column(table.frame[column], true, noisy)
-    write_table(table.frame.assign(**{NOISY_COLUMN: cells}), sink(out), chosen_format=table_format)
+    write_table(table.with_columns(cells.to_frame(NOISY_COLUMN)), sink(out), chosen_format=table_format)
 
     changed, counts = realised_rate(true, noisy), realised_counts(true, noisy)
     if summary is not None:

@@ -6,7 +6,7 @@ Rows are counted from 1, the first one below the header; blank lines of a CSV do
 import os
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from noisyknn.data.formats import (
     NUMBER,
@@ -43,6 +44,17 @@ class Table:
     """What messages call it: its path, or ``standard input``."""
     typed: bool
     """Whether the source knows types (Parquet, DataFrame), or all was text (CSV)."""
+    arrow: pa.Table | None = None
+    """What a Parquet file holds; `frame` shows it in pandas."""
+
+    def with_columns(self, columns: pd.DataFrame) -> pd.DataFrame | pa.Table:
+        """The table as it was read, followed by these columns."""
+        if self.arrow is None:
+            return self.frame.assign(**{str(name): cells for name, cells in columns.items()})
+        arrow = self.arrow
+        for name, cells in columns.items():
+            arrow = arrow.append_column(name, pa.array(cells))
+        return arrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +96,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
     A stream is Parquet when it begins with Parquet's magic bytes. Raises InputError for what cannot be read.
     """
     if isinstance(source, pd.DataFrame):
-        table = Table(frame=source, name=str(source.attrs.get("name", "the DataFrame")), typed=True)
+        table = Table(frame=without_views(source), name=str(source.attrs.get("name", "the DataFrame")), typed=True)
     elif isinstance(source, Path):
         raw = _read_file(source)
         table = _parse(raw, str(source), format_of(source, chosen_format, "table"))
@@ -100,7 +112,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
         )
     if table.frame.empty:
         raise InputError(f"{table.name} has no rows")
-    return replace(table, frame=without_views(table.frame))
+    return table
 
 
 def _read_file(path: Path) -> bytes:
@@ -118,8 +130,10 @@ def _read_file(path: Path) -> bytes:
 
 
 def _parse(raw: bytes, name: str, chosen: Format) -> Table:
-    parse = parse_parquet if chosen == "parquet" else parse_csv
-    return Table(frame=parse(raw, name), name=name, typed=chosen == "parquet")
+    if chosen == "csv":
+        return Table(frame=parse_csv(raw, name), name=name, typed=False)
+    arrow, frame = parse_parquet(raw, name)
+    return Table(frame=frame, name=name, typed=True, arrow=arrow)
 
 
 def find_column(table: Table, candidates: Sequence[str], chosen: str | None, option: str) -> str:
@@ -274,19 +288,16 @@ def _check_spelling(first_row: dict[Label, int], where: str) -> None:
         raise InputError(f"{where}: {first_ten(twins)} look like one class spelled in two ways; make them alike")
 
 
-def write_table(frame: pd.DataFrame, out: Path | BinaryIO, *, chosen_format: Format | None = None) -> None:
-    """Write a CSV or Parquet file, whole or not at all, or write to a binary stream (CSV unless told otherwise).
+def write_table(table: pd.DataFrame | pa.Table, out: Path | BinaryIO, *, chosen_format: Format | None = None) -> None:
+    """Write a CSV or Parquet file, whole or not at all, or write to a binary stream (CSV by default).
 
-    Raises MachineError where the file cannot be written; what a stream raises is left to its owner.
+    Raises MachineError where the file cannot be written. A stream's own errors pass through.
     """
+    chosen = format_of(out, chosen_format, "--out") if isinstance(out, Path) else chosen_format
+    write = write_parquet if chosen == "parquet" else write_csv
     if isinstance(out, Path):
-        write = _writer(format_of(out, chosen_format, "--out"))
         with atomic_file(out) as file:
-            write(frame, file)
+            write(table, file)
     else:
-        _writer(chosen_format or "csv")(frame, out)
+        write(table, out)
         out.flush()
-
-
-def _writer(chosen: Format) -> Callable[[pd.DataFrame, BinaryIO], None]:
-    return write_parquet if chosen == "parquet" else write_csv

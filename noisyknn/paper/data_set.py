@@ -112,7 +112,7 @@ def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
     """The table of true labels in `file`, or its first rows; raises InputError where a row has none."""
     table = read_table(file)
     if rows is not None:
-        table = dataclasses.replace(table, frame=table.frame[:rows])
+        table = dataclasses.replace(table, frame=table.frame[:rows], arrow=None)
     table.frame.attrs["name"] = table.name
     column = find_column(table, (TRUE, "true_label", "label"), column, "--label-column")
     found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)
