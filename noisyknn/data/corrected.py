@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisyknn.data.noise_sources import label_text
 from noisyknn.data.table import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -19,6 +18,7 @@ from noisyknn.data.table import (
     Table,
     encode_labels,
     find_column,
+    label_text,
     read_table,
 )
 from noisyknn.errors import InputError, UsageError, counted, first_ten, quoted

@@ -1,7 +1,6 @@
 """Where noise comes from: the maps of the literature by name, and maps and matrices from files."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from itertools import pairwise
@@ -10,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from noisyknn.data.table import Label, read_table
+from noisyknn.data.table import Label, label_text, read_table
 from noisyknn.errors import InputError, first_ten, quoted, shortened
-
-_WHOLE_NUMBER = re.compile(r"(-?)0*(0|[1-9][0-9]*)(?:\.0*)?")
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -68,13 +65,6 @@ _NAMED_MAPS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 """Name of a map: the class names in the order of their indices, and the map between names."""
 
 NAMED_MAPS = tuple(_NAMED_MAPS)
-
-
-def label_text(label: object) -> str:
-    """A label as text that is the same for labels of the same value: ``3``, ``3.0`` and ``"3"`` all give ``"3"``."""
-    text = str(label).strip()
-    number = _WHOLE_NUMBER.fullmatch(text)
-    return number[1] + number[2] if number else text
 
 
 def read_map(source: str, classes: Sequence[Label], where: str | None = None) -> dict[Label, Label]:

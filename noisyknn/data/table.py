@@ -5,6 +5,7 @@ Rows are counted from 1, the first one below the header; blank lines of a CSV do
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -32,6 +33,7 @@ Format = Literal["csv", "parquet"]
 Label = str | int | float | bool
 PATH_COLUMNS = ("path", "filename", "file", "image")
 LABEL_COLUMNS = ("noisy_label", "given_label", "label")
+_WHOLE_NUMBER = re.compile(r"(-?)0*(0|[1-9][0-9]*)(?:\.0*)?")
 MISSING_TEXT = ("nan", "<na>")  # how pandas and numpy print a missing value; "none" and "NA" may be real classes
 
 
@@ -79,6 +81,13 @@ class LabelTable:
         example = np.zeros(len(self.classes), dtype=np.int64)  # per class, a row that has it: its cell is what to copy
         example[self.given_labels[labelled]] = rows[labelled]
         return column.take(np.where(labels >= 0, example[labels], rows)).set_axis(column.index)
+
+
+def label_text(label: object) -> str:
+    """A label as text, the same for labels of the same value: ``3``, ``3.0`` and ``"3"`` all give ``"3"``."""
+    text = str(label).strip()
+    number = _WHOLE_NUMBER.fullmatch(text)
+    return number[1] + number[2] if number else text
 
 
 def format_of(path: Path, chosen: Format | None, option: str) -> Format:

@@ -14,9 +14,9 @@ from typing import cast
 from noisyknn.data.clothing1m import Part, read_part
 from noisyknn.data.images import evenly_spread
 from noisyknn.data.noise import NoiseName, Row, transition_rows
-from noisyknn.data.noise_sources import label_text, read_map
+from noisyknn.data.noise_sources import read_map
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.table import Label, LabelTable, find_column, read_labels, read_table
+from noisyknn.data.table import Label, LabelTable, find_column, label_text, read_labels, read_table
 from noisyknn.errors import InputError, UsageError, counted, first_ten
 
 TRUE = "clean_label"

@@ -19,9 +19,9 @@ from torch import Tensor
 from noisyknn.config import Config, LossName
 from noisyknn.data.augment import Pixels
 from noisyknn.data.noise import inject
-from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import decode_all
+from noisyknn.data.table import label_text
 from noisyknn.errors import InputError, UsageError, counted
 from noisyknn.files import check_outputs
 from noisyknn.knn.search import Search, find_search
