@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from noisyknn.data.table import Label
 from noisyknn.errors import InputError, UsageError, quoted
@@ -81,17 +80,6 @@ def realised_rate(true: Labels, noisy: Labels) -> float:
     """The share of labelled rows whose label changed; 0 where no row has a label."""
     labelled = true >= 0
     return float(np.mean(true[labelled] != noisy[labelled])) if labelled.any() else 0.0
-
-
-def noisy_column(column: pd.Series, true: Labels, noisy: Labels) -> pd.Series:
-    """The cells of `column` (N,), of classes `true` (N,), changed to the classes `noisy` (N,).
-
-    Each changed cell is a copy of the first cell of its new class, so type and spelling stay, in rows without a label
-    as well. Every class of `noisy` must occur in `true`.
-    """
-    present, first_row = np.unique(true, return_index=True)
-    rows = np.where(noisy == true, np.arange(len(true)), first_row[np.searchsorted(present, noisy)])
-    return column.iloc[rows].set_axis(column.index)
 
 
 def shares(counts: Counts) -> npt.NDArray[np.float64]:

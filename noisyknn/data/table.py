@@ -74,13 +74,20 @@ class LabelTable:
     """(N,) class index of each row's given label; -1 where the row has none."""
 
     def as_column(self, labels: npt.NDArray[np.int64]) -> pd.Series:
-        """Class indices (N,) as a column of the very type of the given labels; where one is -1, the cell as it was."""
-        column = self.table.frame[self.label_column]
-        rows = np.arange(len(column))
-        labelled = self.given_labels >= 0
-        example = np.zeros(len(self.classes), dtype=np.int64)  # per class, a row that has it: its cell is what to copy
-        example[self.given_labels[labelled]] = rows[labelled]
-        return column.take(np.where(labels >= 0, example[labels], rows)).set_axis(column.index)
+        """Class indices (N,) as a column of the type of the given labels; a row of -1 keeps its cell."""
+        return relabel(self.table.frame[self.label_column], self.given_labels, labels)
+
+
+def relabel(column: pd.Series, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> pd.Series:
+    """The cells of `column` (N,), of classes `before` (N,), changed to the classes `after` (N,).
+
+    A changed cell is a copy of the first cell of its new class, so type and spelling stay. A class of -1 in `after`
+    keeps the cell; every other one must occur in `before`.
+    """
+    present, first_row = np.unique(before, return_index=True)
+    kept = (after == before) | (after < 0)
+    rows = np.where(kept, np.arange(len(before)), first_row[np.searchsorted(present, after)])
+    return column.take(rows).set_axis(column.index)
 
 
 def label_text(label: object) -> str:

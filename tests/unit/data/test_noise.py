@@ -10,13 +10,12 @@ from noisyknn.data.noise import (
     NoiseName,
     inject,
     largest_flips,
-    noisy_column,
     realised_counts,
     realised_rate,
     shares,
     transition_rows,
 )
-from noisyknn.data.table import Label
+from noisyknn.data.table import Label, relabel
 from noisyknn.errors import InputError, UsageError
 
 ANIMALS: Sequence[Label] = ["cat", "dog", "fox", "owl"]
@@ -166,9 +165,9 @@ def test_largest_flips_leave_out_the_diagonal_and_zeros() -> None:
         pd.Series(["cat", "dog", None, "dog"], dtype="category"),
     ],
 )
-def test_noisy_column_keeps_type_index_and_cells_without_a_label(cells: pd.Series) -> None:
+def test_a_changed_column_keeps_type_index_and_cells_without_a_label(cells: pd.Series) -> None:
     cells.index = pd.Index([10, 10, 12, 13])
-    changed = noisy_column(cells, np.array([0, 1, -1, 1]), np.array([1, 1, -1, 0]))
+    changed = relabel(cells, np.array([0, 1, -1, 1]), np.array([1, 1, -1, 0]))
     first, second, missing, _ = cells.tolist()
     pd.testing.assert_series_equal(
         changed, pd.Series([second, second, missing, first], index=cells.index, dtype=cells.dtype)
