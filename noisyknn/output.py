@@ -70,13 +70,15 @@ def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
     corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     scored = outcome.readable & (given >= 0)
     index = table.table.frame.index
+
+    def rounded(values: npt.NDArray[Any]) -> pd.Series:
+        return pd.Series(values.astype(np.float64).round(DECIMALS), index)
+
     columns = {
         "corrected_label": table.as_column(corrected),
-        "confidence": pd.Series(outcome.confidence.round(DECIMALS).astype(np.float64).round(DECIMALS), index),
-        "cumulative_loss": pd.Series(outcome.cumulative_loss.astype(np.float64).round(DECIMALS), index),
-        "label_score": pd.Series(
-            np.where(scored, outcome.label_score, np.nan).astype(np.float64).round(DECIMALS), index
-        ),
+        "confidence": rounded(outcome.confidence.round(DECIMALS)),
+        "cumulative_loss": rounded(outcome.cumulative_loss),
+        "label_score": rounded(np.where(scored, outcome.label_score, np.nan)),
         "is_label_issue": pd.Series((given >= 0) & ((corrected != given) | unlikely(outcome)), index),
         "status": pd.Series(statuses(outcome, given, corrected), index, dtype="str"),
     }

@@ -10,7 +10,7 @@ import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import filelock
 import platformdirs
@@ -38,17 +38,13 @@ class RunDirectory:
     temporary: bool
     """Whether a finished run is removed."""
 
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What identifies the run, and its status: ``running`` or ``finished``."""
-        return cast(dict[str, Any], _read_json(self.path / _MANIFEST))
-
     def finish(self, results: Mapping[str, object]) -> None:
         """Remove a temporary run. Otherwise keep its results, mark it as finished and free its space."""
         if self.temporary:
             remove(self.path)
             return
-        write_json(self.path / _MANIFEST, self.manifest | {"status": "finished", "results": dict(results)})
+        manifest = _read_json(self.path / _MANIFEST)
+        write_json(self.path / _MANIFEST, manifest | {"status": "finished", "results": dict(results)})
         for name in (_CHECKPOINT, _IMAGES):
             (self.path / name).unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """A corrected table beside the true labels: the columns that tell how good the correction was, as arrays."""
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -137,11 +137,10 @@ def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
         raise InputError(f"{found.name} is about other labels than the corrected table: {first_ten(unknown)}")
     if lacking := sorted({label_text(table.classes[c]) for c in table.given.tolist() if c >= 0} - set(texts)):
         raise InputError(f"{found.name} has no column of probabilities for the given labels {first_ten(lacking)}")
-    places = np.array([*(code[label_text(label)] for label in vote_classes), -1], dtype=np.int64)
     return Predictions(
         columns=np.array([code[text] for text in texts], dtype=np.int64),
         probabilities=_distributions(found, names),
-        vote=places[votes],
+        vote=_places(vote_classes, code)[votes],
     )
 
 
@@ -200,14 +199,17 @@ def _paths(table: Table, path_column: str | None) -> list[str]:
 
 def _in_common(columns: Sequence[tuple[list[Label], Codes]]) -> tuple[list[Label], list[Codes]]:
     """Several encoded columns with one list of classes instead of one each."""
-    index: dict[str, int] = {}
-    classes: list[Label] = []
-    for own_classes, _ in columns:
-        for label in own_classes:
-            if index.setdefault(label_text(label), len(classes)) == len(classes):
-                classes.append(label)
-    tables = [np.array([*(index[label_text(label)] for label in own), -1], dtype=np.int64) for own, _ in columns]
-    return classes, [table[codes] for table, (_, codes) in zip(tables, columns, strict=True)]  # -1 picks the last, -1
+    classes: dict[str, Label] = {}
+    for own, _ in columns:
+        for label in own:
+            classes.setdefault(label_text(label), label)
+    index = {text: c for c, text in enumerate(classes)}
+    return list(classes.values()), [_places(own, index)[codes] for own, codes in columns]
+
+
+def _places(classes: Sequence[Label], index: Mapping[str, int]) -> Codes:
+    """Where each class stands in `index`, by its text; the -1 at the end is what a code of -1 picks."""
+    return np.array([*(index[label_text(label)] for label in classes), -1], dtype=np.int64)
 
 
 def _cells(
@@ -217,13 +219,13 @@ def _cells(
     if column not in table.frame.columns:
         return None
     cells = table.frame[column]
-    gone = cells.isna().tolist()
     values = [
-        empty if missing or cell == "" else parse(cell) for cell, missing in zip(cells.tolist(), gone, strict=True)
+        empty if missing or cell == "" else parse(cell)
+        for cell, missing in zip(cells.tolist(), cells.isna().tolist(), strict=True)
     ]
     if wrong := [
         f"{row} ({quoted(cell)})"
-        for row, (cell, value) in enumerate(zip(cells.tolist(), values, strict=True), 1)
+        for row, (cell, value) in enumerate(zip(cells, values, strict=True), 1)
         if value is None
     ]:
         told = f"not {wanted} in {counted(len(wrong), 'row', 'rows')}"

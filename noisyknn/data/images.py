@@ -12,7 +12,7 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -98,41 +98,34 @@ def _squared(image: ImageFile.ImageFile, size: int, fit: Fit) -> Image.Image:
 def typical_size(paths: Sequence[Path], sample: int = 256) -> tuple[int, bool]:
     """Median short edge in pixels of an even sample of the readable images, and whether all of the sample are grey.
 
-    Looks at headers only, except that small colour images are decoded to see whether their channels differ; large
-    ones count as coloured. Raises InputError where no image at all can be read.
+    Only headers are read, except that small colour images are decoded to see whether their channels differ; large ones
+    count as coloured. Raises InputError where no image at all can be read.
     """
-    failures: list[str] = []
+    failures: dict[Path, str] = {}
     with quiet_pillow():
-        found = list(_glances((paths[i] for i in evenly_spread(len(paths), sample)), failures))
+        found = [glance for i in evenly_spread(len(paths), sample) if (glance := _glance(paths[i], failures))]
         if not found:
-            failures.clear()
-            found = list(itertools.islice(_glances(paths, failures), sample))
+            found = list(itertools.islice(filter(None, (_glance(path, failures) for path in paths)), sample))
     if not found:
-        raise nothing_readable(len(paths), failures)
+        raise nothing_readable(len(paths), [f"{shortened(str(path))}: {why}" for path, why in failures.items()])
     edges, grey = zip(*found, strict=True)
     return int(np.median(edges)), all(grey)
 
 
-def _glances(paths: Iterable[Path], failures: list[str]) -> Iterator[tuple[int, bool]]:
-    for path in paths:
-        try:
-            glance = _glance(path)
-        except UnreadableImageError as error:
-            failures.append(f"{shortened(str(path))}: {error}")
-        else:
-            yield glance
-
-
-def _glance(path: Path) -> tuple[int, bool]:
-    """Short edge in pixels, and whether the image is grey as far as that is cheap to know."""
-    with _opened(path) as image:
-        edge = min(image.size)
-        if image.mode in _GREY_MODES or image.mode.startswith("I;"):
-            return edge, True
-        if image.width * image.height > _SMALL:
-            return edge, False
-        pixels = np.asarray(_on_white(_eight_bits(image)))
-        return edge, bool((pixels == pixels[..., :1]).all())
+def _glance(path: Path, failures: dict[Path, str]) -> tuple[int, bool] | None:
+    """Short edge in pixels, and whether the image is grey as far as that is cheap to know; None for a failure."""
+    try:
+        with _opened(path) as image:
+            edge = min(image.size)
+            if image.mode in _GREY_MODES or image.mode.startswith("I;"):
+                return edge, True
+            if image.width * image.height > _SMALL:
+                return edge, False
+            pixels = np.asarray(_on_white(_eight_bits(image)))
+            return edge, bool((pixels == pixels[..., :1]).all())
+    except UnreadableImageError as error:
+        failures[path] = str(error)
+        return None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "run.lock")
 
 
+def manifest_of(folder: Path) -> Any:
+    return json.loads((folder / "manifest.json").read_text())
+
+
 def enter(path: Path, *, overwrite: bool) -> None:
     with open_run(path, IDENTITY, overwrite=overwrite):
         pass
@@ -43,7 +47,7 @@ def test_a_new_run_has_a_manifest_of_its_identity(tmp_path: Path) -> None:
         assert run.load_history() == []
         assert not run.has_episodes()
     assert names(path) == ["manifest.json"]
-    assert json.loads((path / "manifest.json").read_text()) == {
+    assert manifest_of(path) == {
         "input": {"rows": 3},
         "config": {"seed": 0, "drops": [60, 90]},
         "key": IDENTITY["key"],
@@ -94,9 +98,9 @@ def test_a_finished_run_keeps_its_episodes_and_results_but_no_work_files(tmp_pat
     begin(tmp_path)
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         run.finish({"recovery": 0.5})
-        assert run.manifest["status"] == "finished"
-        assert run.manifest["results"] == {"recovery": 0.5}
-        assert run.manifest["input"] == {"rows": 3}
+        assert manifest_of(run.path)["status"] == "finished"
+        assert manifest_of(run.path)["results"] == {"recovery": 0.5}
+        assert manifest_of(run.path)["input"] == {"rows": 3}
     assert names(tmp_path) == ["episode-0000.safetensors", "history.json", "manifest.json"]
 
 
@@ -110,7 +114,7 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
     assert names(tmp_path) == before
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
         assert names(tmp_path) == ["manifest.json"]
-        assert run.manifest["status"] == "running"
+        assert manifest_of(run.path)["status"] == "running"
 
 
 def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -
         enter(tmp_path, overwrite=False)
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
         assert not run.has_episodes()
-        assert run.manifest["config"]["seed"] == 0
+        assert manifest_of(run.path)["config"]["seed"] == 0
 
 
 def test_only_one_process_works_in_a_run(tmp_path: Path) -> None:
@@ -216,7 +220,7 @@ def test_a_folder_whose_name_is_not_utf8_holds_a_run(tmp_path: Path) -> None:
         run.save(1, 5, {"x": torch.zeros(2, dtype=torch.bfloat16)})
         run.save_history([{"episode": 0}])
         assert all(load_all(run))
-        assert run.manifest["input"]["table"] == os.fsdecode(b"\xff")
+        assert manifest_of(run.path)["input"]["table"] == os.fsdecode(b"\xff")
 
 
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
