@@ -223,11 +223,8 @@ def _cells(
         empty if missing or cell == "" else parse(cell)
         for cell, missing in zip(cells.tolist(), cells.isna().tolist(), strict=True)
     ]
-    if wrong := [
-        f"{row} ({quoted(cell)})"
-        for row, (cell, value) in enumerate(zip(cells, values, strict=True), 1)
-        if value is None
-    ]:
+    pairs = enumerate(zip(cells, values, strict=True), 1)
+    if wrong := [f"{row} ({quoted(cell)})" for row, (cell, value) in pairs if value is None]:
         told = f"not {wanted} in {counted(len(wrong), 'row', 'rows')}"
         raise InputError(f"{table.name}, column {column!r}: {told}: {first_ten(wrong)}")
     return np.array(values)

@@ -1,7 +1,6 @@
 import errno
 import io
 import os
-import stat
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -17,9 +16,7 @@ from noisyknn.data.table import (
     read_table,
     write_table,
 )
-from noisyknn.errors import InputError, MachineError, UsageError
-
-needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everywhere")
+from noisyknn.errors import InputError, UsageError
 
 
 def frame_of(labels: Any, index: Any = None) -> pd.DataFrame:
@@ -88,14 +85,6 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path: Path
 def test_empty_standard_input_points_at_the_command_before() -> None:
     with pytest.raises(InputError, match="standard input is empty; did the command before the pipe fail"):
         read_table(io.BytesIO())
-
-
-@needs_permissions
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_bytes(b"path,label\na.png,cat\n")
-    (tmp_path / "labels.csv").chmod(0)
-    with pytest.raises(InputError, match=r"labels\.csv cannot be read: Permission denied"):
-        read_table(tmp_path / "labels.csv")
 
 
 def test_what_the_system_refuses_to_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,49 +201,6 @@ def test_an_existing_file_is_replaced_whole(tmp_path: Path, name: str) -> None:
         assert old.read() == b"old"
     assert read_table(tmp_path / name).frame["label"].tolist() == ["cat"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize(("name", "serialiser"), [("out.csv", "write_csv"), ("out.parquet", "write_parquet")])
-def test_a_failure_half_way_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, serialiser: str
-) -> None:
-    def fail(_: pd.DataFrame, file: BinaryIO) -> None:
-        file.write(b"half")
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(f"noisyknn.data.table.{serialiser}", fail)
-    with pytest.raises(RuntimeError, match="broken"):
-        write_table(frame_of(["cat"]), tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
-def test_a_full_disk_and_a_missing_folder_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(MachineError, match=f"{name} cannot be written: its folder does not exist"):
-        write_table(frame_of(["cat"]), tmp_path / "none" / name)
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MachineError, match=f"{name} cannot be written: the disk is full"):
-        write_table(frame_of(["cat"]), tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-@needs_permissions
-def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(MachineError, match=r"out\.csv cannot be written: no permission"):
-        write_table(frame_of(["cat"]), tmp_path / "out.csv")
-
-
-def test_the_umask_has_its_say(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        write_table(frame_of(["cat"]), tmp_path / "out.csv")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o640
 
 
 def test_an_unknown_ending_of_the_output_names_the_options(tmp_path: Path) -> None:
