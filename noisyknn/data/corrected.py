@@ -96,7 +96,7 @@ def read_corrected(
 
 
 def _check_given(table: Table, column: str, *, given: Codes, corrected: Codes) -> None:
-    """Refuse a column that cannot be the one that was corrected: a label that was kept is that one still."""
+    """Refuse a column that cannot be the corrected one: rows with the status ``kept`` have another label in it."""
     if "status" not in table.frame.columns:
         return
     kept = (table.frame["status"] == "kept").to_numpy(dtype=np.bool_, na_value=False)
@@ -121,9 +121,9 @@ class Predictions:
 
 
 def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
-    """Read the predictions about the very rows of `table`, in their order.
+    """Read the predictions about the rows of `table`, in the same order.
 
-    Raises InputError where they are not about these, or no probabilities of the classes that were given.
+    Raises InputError for predictions about other rows, or without probabilities of the given classes.
     """
     found = read_table(source, chosen_format="parquet" if isinstance(source, Path) else None)
     names = [str(name) for name in found.frame.columns if str(name).startswith("p(") and str(name).endswith(")")]

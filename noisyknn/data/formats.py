@@ -1,7 +1,7 @@
-"""Tables as bytes: CSV and Parquet, read and written so that no cell changes on its way through.
+"""CSV and Parquet, read and written so that no cell changes on its way through.
 
-A cell of a CSV becomes a number only where the whole column can be written back letter for letter; everything else
-stays text. Parquet keeps its types.
+A CSV column becomes numbers only if these give back every cell letter for letter; otherwise it stays text. Parquet
+keeps its types.
 """
 
 import codecs
@@ -120,9 +120,9 @@ def _typed(cells: list[str]) -> pd.Series:
 
 
 def without_views(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with Arrow's views of text and bytes as plain text and bytes: Arrow cannot filter or take rows of views.
+    """`frame` with plain text and bytes instead of Arrow's views of them, which Arrow cannot filter.
 
-    A frame without views is given back as it is.
+    A frame without views comes back as it is.
     """
     plain = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
     arrow = {name: str(dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)}

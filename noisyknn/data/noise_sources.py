@@ -68,11 +68,11 @@ NAMED_MAPS = tuple(_NAMED_MAPS)
 
 
 def read_map(source: str, classes: Sequence[Label], where: str | None = None) -> dict[Label, Label]:
-    """The map that is called `source`, or that is in the file `source`: which class asymmetric noise turns into which.
+    """The named map `source`, or the one in the file `source`: which class asymmetric noise turns into which.
 
     A file is a JSON object or a CSV with the columns ``from`` and ``to``. A named map fits a table of class names or of
-    indices; `where` is what messages call it. Raises InputError where the file cannot be read, or names a class twice
-    or one that is not in `classes`.
+    indices; messages call it `where`. Raises InputError where the file cannot be read, names a class twice, or names
+    one that is not in `classes`.
     """
     where = where or f"--map {source}"
     if source in _NAMED_MAPS:
@@ -120,8 +120,8 @@ def _read_json_pairs(path: Path) -> list[tuple[object, object]]:
 def read_matrix(path: Path, classes: Sequence[Label]) -> npt.NDArray[np.float64]:
     """A transition matrix (C, C) in the order of `classes`, from a CSV with class names as header and first column.
 
-    Raises InputError naming the row where it has other classes than `classes`, a cell is no probability, or a row does
-    not sum to 1 (within 1e-6).
+    Raises InputError, naming the row, for other classes than `classes`, a cell that is no probability, or a row that
+    does not sum to 1 (within 1e-6).
     """
     frame = read_table(path, chosen_format="csv").frame
     columns = [label_text(name) for name in frame.columns[1:]]

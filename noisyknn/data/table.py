@@ -61,7 +61,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """A table with its paths and labels found and checked: N rows, one per image, and C classes."""
+    """A table whose paths and labels are found and checked: N rows, one per image, and C classes."""
 
     table: Table
     path_column: str
@@ -98,18 +98,19 @@ def label_text(label: object) -> str:
 
 
 def format_of(path: Path, chosen: Format | None, option: str) -> Format:
-    """The format that a file's ending tells, else `chosen`; raises UsageError where neither does."""
+    """The format by the file's ending, else `chosen`; raises UsageError without either."""
     by_ending: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-    told = by_ending.get(path.suffix.lower(), chosen)
-    if told is None:
+    found = by_ending.get(path.suffix.lower(), chosen)
+    if found is None:
         raise UsageError(f"{option} {path}: the ending does not tell the format; add --format csv or --format parquet")
-    return told
+    return found
 
 
 def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format | None = None) -> Table:
-    """Read a CSV or Parquet file, a binary stream or a DataFrame, which ``attrs["name"]`` may name in messages.
+    """Read a CSV or Parquet file, a binary stream or a DataFrame.
 
-    A stream is Parquet when it begins with Parquet's magic bytes. Raises InputError for what cannot be read.
+    Messages call a DataFrame by its ``attrs["name"]``. A stream that begins with Parquet's magic bytes is Parquet.
+    Raises InputError for what cannot be read.
     """
     if isinstance(source, pd.DataFrame):
         table = Table(frame=without_views(source), name=str(source.attrs.get("name", "the DataFrame")), typed=True)
@@ -265,7 +266,7 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
 
 
 def note_spelled_missing(table: Table, column: str, note: Callable[[str], None]) -> None:
-    """Tell of labels that are taken for missing though something is written there: it might be a class."""
+    """Warn about labels such as ``nan`` that count as missing: one of them might be a class."""
     cells = [cell for cell in table.frame[column].tolist() if isinstance(cell, str)]
     spelled = [cell for cell in cells if cell.strip() and _is_missing(cell)]
     if spelled:
@@ -282,7 +283,7 @@ def _is_missing(cell: object) -> bool:
 
 
 def _kind(label: Label, typed: bool) -> str | None:
-    """What a label is, for messages; None where it cannot be one."""
+    """The kind of a label, for messages; None for what cannot be a label."""
     if isinstance(label, str):
         return "a number" if not typed and NUMBER.fullmatch(label) else "text"
     if isinstance(label, bool):
