@@ -156,19 +156,14 @@ def _parse(raw: bytes, name: str, chosen: Format) -> Table:
 def find_column(table: Table, candidates: Sequence[str], chosen: str | None, option: str) -> str:
     """The column `chosen`, or the first of `candidates` that the table has; raises InputError with the cure."""
     columns = list(table.frame.columns)
-    if chosen is not None:
-        if chosen in columns:
-            return chosen
-        raise InputError(
-            f"{table.name} has no column {quoted(chosen)} ({option}); its columns are {first_ten(columns)}"
-        )
-    for candidate in candidates:
+    for candidate in candidates if chosen is None else [chosen]:
         if candidate in columns:
             return candidate
-    raise InputError(
-        f"{table.name} has none of the columns {', '.join(candidates)}; its columns are {first_ten(columns)}; "
-        f"name the right one with {option}"
-    )
+    found = f"its columns are {first_ten(columns)}"
+    if chosen is not None:
+        raise InputError(f"{table.name} has no column {quoted(chosen)} ({option}); {found}")
+    names = ", ".join(candidates)
+    raise InputError(f"{table.name} has none of the columns {names}; {found}; name the right one with {option}")
 
 
 def read_labels(
