@@ -111,9 +111,8 @@ def _typed(cells: list[str]) -> pd.Series:
     """A CSV's column as integers or floats where that can be written back letter for letter, else as text."""
     filled = [cell for cell in cells if cell]
     if filled and all(_INTEGER.fullmatch(cell) and -(2**63) <= int(cell) < 2**63 for cell in filled):
-        if len(filled) == len(cells):
-            return pd.Series([int(cell) for cell in cells], dtype="int64")
-        return pd.Series([int(cell) if cell else pd.NA for cell in cells], dtype="Int64")
+        whole = [int(cell) if cell else pd.NA for cell in cells]
+        return pd.Series(whole, dtype="int64" if len(filled) == len(cells) else "Int64")
     if filled and all(NUMBER.fullmatch(cell) and repr(float(cell)) == cell for cell in filled):
         return pd.Series([float(cell) if cell else float("nan") for cell in cells], dtype="float64")
     return pd.Series(cells, dtype="str")
