@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 
 from noisyknn.config import read_config
-from noisyknn.data.table import Format, format_of, read_labels, write_table
+from noisyknn.data.table import Format, Table, format_of, read_labels, write_table
 from noisyknn.errors import InterruptedRunError, MachineError, UsageError
 from noisyknn.files import as_path, check_outputs, takes_bytes, write_json
 from noisyknn.observer import Observer, Silent
-from noisyknn.output import Result
+from noisyknn.output import NEW_COLUMNS, Result
 from noisyknn.preparation import identify, prepare
 from noisyknn.run import run_job
 from noisyknn.run_dir import open_run, refuse_inside
@@ -70,7 +70,7 @@ def clean(
         try:
             with threads(thread_count(job.config)):
                 result = run_job(job, run, outputs.model, observer)
-            outputs.write(result)
+            outputs.write(result, job.table.table)
         except KeyboardInterrupt as error:
             raise InterruptedRunError(f"interrupted; the same command goes on from what {run.path} holds") from error
         except torch.OutOfMemoryError as error:
@@ -112,14 +112,15 @@ class _Outputs:
         if self.model is not None and self.model.suffix != ".safetensors":
             raise UsageError(f"`save_model` {self.model} does not end in .safetensors, which is what is written")
 
-    def write(self, result: Result) -> None:
-        """Write everything but the model; the table comes last."""
+    def write(self, result: Result, read: Table) -> None:
+        """Write everything but the model; the table, as it was `read` and with its new columns, comes last."""
         if self.probabilities is not None:
             write_table(result.probabilities, self.probabilities, chosen_format=self.table_format)
         if self.summary is not None:
             write_json(self.summary, result.summary)
         if self.table is not None:
-            write_table(result.table, self.table, chosen_format=self.table_format)
+            fixed = read.with_columns(result.table[[*NEW_COLUMNS]])
+            write_table(fixed, self.table, chosen_format=self.table_format)
 
 
 def _optional_path(option: str, value: object) -> Path | None:

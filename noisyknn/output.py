@@ -1,4 +1,4 @@
-"""What a run gives back: the table with its new columns, and the summary."""
+"""The result of a run: the table with its new columns, and the summary."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ FEWEST_ROWS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What `noisyknn.clean` gives back."""
+    """The result of `noisyknn.clean`."""
 
     table: pd.DataFrame
     """Every input row and column in input order, then the columns of NEW_COLUMNS."""
@@ -33,7 +33,7 @@ class Result:
     history: list[dict[str, Any]]
     """One entry per epoch and one per episode."""
     probabilities: pd.DataFrame
-    """What `label_score` and `confidence` came from, row by row: see `probability_table`."""
+    """The probabilities behind `label_score` and `confidence`, row by row: see `probability_table`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,13 @@ class Outcome:
     label_score: Floats
     """(N,) probability that the given label is right; 0 where none was given."""
     prior: Floats
-    """(N, C) probability of each class, the given label left out of account."""
+    """(N, C) probability of each class, regardless of the given label."""
     no_class: Floats
     """(N,) probability that the image belongs to none of the classes."""
     voted: Labels
     """(N,) class that most neighbours have."""
     left_out: npt.NDArray[np.bool_]
-    """(N,) rows that the method would not learn from, though it does not correct them."""
+    """(N,) rows that the method left out of training without correcting them."""
     doubt: float
     """Probability that the given labels have nothing to do with the images."""
     flips: npt.NDArray[np.float64]
@@ -70,13 +70,15 @@ def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
     corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     scored = outcome.readable & (given >= 0)
     index = table.table.frame.index
+
+    def rounded(values: npt.NDArray[Any]) -> pd.Series:
+        return pd.Series(values.astype(np.float64).round(DECIMALS), index)
+
     columns = {
         "corrected_label": table.as_column(corrected),
-        "confidence": pd.Series(outcome.confidence.round(DECIMALS).astype(np.float64).round(DECIMALS), index),
-        "cumulative_loss": pd.Series(outcome.cumulative_loss.astype(np.float64).round(DECIMALS), index),
-        "label_score": pd.Series(
-            np.where(scored, outcome.label_score, np.nan).astype(np.float64).round(DECIMALS), index
-        ),
+        "confidence": rounded(outcome.confidence.round(DECIMALS)),
+        "cumulative_loss": rounded(outcome.cumulative_loss),
+        "label_score": rounded(np.where(scored, outcome.label_score, np.nan)),
         "is_label_issue": pd.Series((given >= 0) & ((corrected != given) | unlikely(outcome)), index),
         "status": pd.Series(statuses(outcome, given, corrected), index, dtype="str"),
     }
@@ -84,10 +86,10 @@ def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
 
 
 def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
-    """Of every row its path, ``vote``, the class that most neighbours have, and a column ``p(CLASS)`` for each class.
+    """The path of every row, ``vote`` (the class of most neighbours), and a column ``p(CLASS)`` for each class.
 
-    These are the probabilities of the classes by the image alone, with the given label left out of account; they are
-    what other tools, such as cleanlab, call out-of-sample predicted probabilities. Unreadable rows have none.
+    The probabilities are by the image alone, regardless of the given label: out-of-sample predicted probabilities, in
+    the words of cleanlab and others. Unreadable rows have none.
     """
     frame = pd.DataFrame({table.path_column: table.table.frame[table.path_column]})
     frame["vote"] = table.as_column(fill_unreadable(outcome.voted, outcome.readable, table.given_labels))
@@ -96,7 +98,7 @@ def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
 
 
 def prediction_columns(classes: Sequence[Label]) -> list[str]:
-    """Names of the columns of `probability_table`, but for the first, of paths."""
+    """Names of the columns of `probability_table` after the first, the path."""
     return ["vote", *(f"p({label})" for label in classes)]
 
 
@@ -113,14 +115,14 @@ def fill_unreadable(labels: Labels, readable: npt.NDArray[np.bool_], given: Labe
 
 
 def statuses(outcome: Outcome, given: Labels, corrected: Labels) -> list[str]:
-    """What became of each row: ``unreadable``, ``filled``, ``corrected``, ``uncertain`` or ``kept``."""
+    """The status of each row: ``unreadable``, ``filled``, ``corrected``, ``uncertain`` or ``kept``."""
     conditions = [~outcome.readable, given < 0, corrected != given, unlikely(outcome)]
     chosen: list[str] = np.select(conditions, ["unreadable", "filled", "corrected", "uncertain"], "kept").tolist()
     return chosen
 
 
 def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: Mapping[str, object]) -> dict[str, Any]:
-    """Figures of a run: rows by status, classes before and after, and how right it is where `truth` (N,) is known."""
+    """Figures of a run: rows by status, classes before and after, and accuracy where `truth` (N,) is known."""
     given = table.given_labels
     corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     counts = collections.Counter(statuses(outcome, given, corrected))
@@ -143,7 +145,7 @@ def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: 
 
 
 def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
-    """What the run learnt about the noise, without any true label; of the readable rows.
+    """What the run learnt about the noise of the readable rows, without any true label.
 
     ``estimated_noise_rate`` is the expected share of wrong labels among the given ones, ``expected_right`` that of
     right labels among all these rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given

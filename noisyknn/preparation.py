@@ -15,9 +15,8 @@ import torchvision
 
 from noisyknn.config import Config
 from noisyknn.data.images import typical_size
-from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.table import Label, LabelTable, encode_labels, find_column, note_spelled_missing
+from noisyknn.data.table import Label, LabelTable, encode_labels, find_column, label_text, note_spelled_missing
 from noisyknn.errors import InputError, UsageError, first_ten, quoted
 from noisyknn.knn.search import find_search
 from noisyknn.methods.spec import DEFAULT, find_method, unused_settings

@@ -4,14 +4,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
 import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import filelock
 import platformdirs
@@ -23,67 +22,64 @@ from torch import Tensor
 from noisyknn.errors import InputError, MachineError, UsageError, first_ten
 from noisyknn.files import atomic_file, machine_error, write_json
 
+_LOCK, _MANIFEST, _HISTORY, _CHECKPOINT = "run.lock", "manifest.json", "history.json", "checkpoint.safetensors"
+_IMAGES = "images.u8"
+_FIRST_FILE = re.compile(r"run\.lock|\.noisyknn-\w+\.part")
+_OWN_FILE = re.compile(
+    _FIRST_FILE.pattern + r"|manifest\.json|history\.json|images\.u8|(episode-\d+|checkpoint)\.safetensors"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
     """A folder with the manifest, the history and the state of one run; made by `open_run`."""
 
     path: Path
-    key: str
-    """What tells its state from that of other runs."""
     temporary: bool
-    """Whether it goes when the run is finished."""
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What identifies the run, and its status: ``running`` or ``finished``."""
-        return cast(dict[str, Any], _read_json(self.path / _MANIFEST))
+    """Whether a finished run is removed."""
 
     def finish(self, results: Mapping[str, object]) -> None:
-        """Remove a temporary run; else keep its results in the manifest, mark it as finished, and free its space."""
+        """Remove a temporary run. Otherwise keep its results, mark it as finished and free its space."""
         if self.temporary:
-            self.remove()
+            remove(self.path)
             return
-        write_json(self.path / _MANIFEST, self.manifest | {"status": "finished", "results": dict(results)})
-        for name in (_CHECKPOINT, "images.u8"):
+        manifest = _read_json(self.path / _MANIFEST)
+        write_json(self.path / _MANIFEST, manifest | {"status": "finished", "results": dict(results)})
+        for name in (_CHECKPOINT, _IMAGES):
             (self.path / name).unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Remove the folder, as `remove` does."""
-        remove(self.path)
-
     def save_episode(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the tensors of a finished episode; what was saved within it is no longer needed."""
-        self._save(self.path / f"episode-{index:04d}.safetensors", tensors, {})
+        """Keep the tensors of a finished episode and drop what was saved within it."""
+        _save(self.path / f"episode-{index:04d}.safetensors", tensors, {})
         (self.path / _CHECKPOINT).unlink(missing_ok=True)
 
     def load_last_episode(self) -> tuple[int, dict[str, Tensor]] | None:
         """Index and tensors of the last finished episode, if there is one."""
         saved = self._episodes()
-        return (int(saved[-1].stem[8:]), self._load(saved[-1])[0]) if saved else None
+        return (int(saved[-1].stem[8:]), _load(saved[-1])[0]) if saved else None
 
     def has_episodes(self) -> bool:
-        """Whether an episode was finished, so that there is work to lose."""
+        """Whether an episode is finished, so that there is work to lose."""
         return bool(self._episodes())
 
     def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
         """Keep the state of an unfinished episode, in place of an earlier one."""
-        self._save(self.path / _CHECKPOINT, state, {"episode": str(episode), "epochs_done": str(epochs_done)})
+        _save(self.path / _CHECKPOINT, state, {"episode": str(episode), "epochs_done": str(epochs_done)})
 
     def load(self, episode: int) -> tuple[int, dict[str, Tensor]] | None:
         """Number of epochs done and the state, if any was saved within this episode."""
         if not (self.path / _CHECKPOINT).exists():
             return None
-        state, metadata = self._load(self.path / _CHECKPOINT)
+        state, metadata = _load(self.path / _CHECKPOINT)
         return (int(metadata["epochs_done"]), state) if metadata["episode"] == str(episode) else None
 
     def load_history(self) -> list[dict[str, Any]]:
         """What `save_history` kept."""
         file = self.path / _HISTORY
         history = _read_json(file) if file.exists() else []
-        if not _is_history(history):
+        if not isinstance(history, list):
             raise _damaged(file, "not a history")
-        return cast(list[dict[str, Any]], history)
+        return history
 
     def save_history(self, history: list[dict[str, Any]]) -> None:
         """Keep the history of all epochs and episodes so far."""
@@ -92,43 +88,16 @@ class RunDirectory:
     def _episodes(self) -> list[Path]:
         return sorted(self.path.glob("episode-*.safetensors"))
 
-    def _save(self, path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        sealed = metadata | {_SEAL: self._seal(path.name, plain, metadata)}
-        with atomic_file(path) as file:
-            file.write(safetensors.torch.save(plain, sealed))
-
-    def _load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-        try:
-            raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
-            tensors = safetensors.torch.load(raw)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise _damaged(path, error) from error
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        metadata: dict[str, str] = header.get("__metadata__", {})
-        if metadata.pop(_SEAL, None) != self._seal(path.name, tensors, metadata):
-            raise _damaged(path, "not what this run has written")
-        return tensors, metadata
-
-    def _seal(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-        """A digest of a file's content, its name and the run: nothing else is taken for this run's state."""
-        about = [(key, str(tensor.dtype), tensor.shape) for key, tensor in sorted(tensors.items())]
-        digest = hashlib.blake2b(json.dumps([self.key, name, sorted(metadata.items()), about]).encode())
-        for key in sorted(tensors):
-            digest.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
-
 
 @contextlib.contextmanager
 def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bool) -> Iterator[RunDirectory]:
-    """Open the run directory `path`, making it if need be, and hold its lock.
+    """Open the run directory `path`, make it if need be, and hold its lock.
 
-    An unfinished run of the same identity is there to be resumed. A finished one, or another run's, is refused with
-    UsageError, or emptied where `overwrite` says so. Without a path it is a folder of the user's cache, chosen by the
-    identity's ``key``, that goes when the run is finished, when it cannot begin, or when its input proves unusable.
+    An unfinished run of the same identity can be resumed. A finished run or another one raises UsageError, or is
+    emptied with `overwrite`. Without a path, the run lies in the user's cache under the identity's ``key``; it is
+    removed when it finishes, cannot begin, or its input proves unusable.
     """
-    key = str(identity["key"])
-    run = RunDirectory(path or cached_run_dir(key), key, temporary=path is None)
+    run = RunDirectory(path or cached_run_dir(str(identity["key"])), temporary=path is None)
     with _locked(run.path):
         try:
             _prepare(run.path, identity, overwrite)
@@ -136,7 +105,7 @@ def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bo
         except BaseException as error:
             unusable = isinstance(error, InputError) and not run.has_episodes()
             if run.temporary and (unusable or not (run.path / _MANIFEST).exists()):
-                run.remove()
+                remove(run.path)
             raise
 
 
@@ -157,9 +126,9 @@ def unfinished() -> tuple[int, int]:
 
 
 def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None:
-    """Raise UsageError for outputs (option to path) that lie in the run directory `path`, where the run owns all files.
+    """Raise UsageError for outputs (option to path) inside the run directory `path` or, without one, inside the cache.
 
-    Without a path, in that of any run in the user's cache.
+    All files there belong to runs.
     """
     folder = os.path.realpath(path or cache())
     for option, file in outputs.items():
@@ -182,9 +151,9 @@ def _locked(path: Path) -> Iterator[None]:
         lock = filelock.FileLock(path / _LOCK, timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
-        raise MachineError(f"another noisyknn is working in {path}; wait for it, or use another --run-dir") from error
+        raise MachineError(f"another noisyknn is working in {path}; wait for it, or use another `run_dir`") from error
     except OSError as error:
-        raise MachineError(f"{machine_error(path, error)}; --run-dir FOLDER keeps the run elsewhere") from error
+        raise MachineError(f"{machine_error(path, error)}; `run_dir` FOLDER keeps the run elsewhere") from error
     try:
         yield
     finally:
@@ -194,34 +163,34 @@ def _locked(path: Path) -> Iterator[None]:
 def _check_own(path: Path) -> None:
     """Raise UsageError where `path` is no folder, or holds what no run has written."""
     if not path.is_dir():
-        raise UsageError(f"--run-dir {path} is not a folder; name a new or empty one")
+        raise UsageError(f"`run_dir` {path} is not a folder; name a new or empty one")
     names = {item.name for item in path.iterdir()}
-    own = _OWN_FILE if _MANIFEST in names else _FIRST_FILE  # without its manifest, nobody knows whose state that is
+    own = _OWN_FILE if _MANIFEST in names else _FIRST_FILE  # state without a manifest is of no known run
     strangers = sorted(name for name in names if not own.fullmatch(name))
-    if _MANIFEST in names and _status(_read_json(path / _MANIFEST)) is None:
+    if _MANIFEST in names and _read_manifest(path) is None:
         strangers.append(_MANIFEST)
     if strangers:
-        raise UsageError(f"{path} holds files of something else ({first_ten(strangers)}); name a new --run-dir")
+        raise UsageError(f"{path} holds files of something else ({first_ten(strangers)}); name a new `run_dir`")
 
 
 def _prepare(path: Path, identity: Mapping[str, object], overwrite: bool) -> None:
     for half_written in path.glob(".noisyknn-*.part"):
         half_written.unlink()
-    manifest = path / _MANIFEST
-    if manifest.exists():
-        found = _read_json(manifest)
-        differing = _differences(found, json.loads(json.dumps(identity)))
-        if _status(found) == "running" and not differing:
+    if (found := _read_manifest(path)) is not None:
+        differing = differences(path, identity)
+        if found["status"] == "running" and not differing:
             return
         if not overwrite:
             what = f"belongs to another run ({first_ten(differing)})" if differing else "is finished"
-            raise UsageError(f"the run in {path} {what}; --overwrite starts it anew, another --run-dir leaves it be")
+            raise UsageError(
+                f"the run in {path} {what}; `overwrite=True` starts it anew, another `run_dir` leaves it be"
+            )
         _empty(path)
-    write_json(manifest, {**identity, "status": "running"})
+    write_json(path / _MANIFEST, {**identity, "status": "running"})
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Each setting that is not alike, with both values; the key follows from the others."""
+    """Each setting that differs, with both values; the key follows from the others."""
     told = []
     for name in sorted((found.keys() | wanted.keys()) - {"key", "status", "results"}):
         old, new = found.get(name), wanted.get(name)
@@ -240,6 +209,13 @@ def _empty(path: Path) -> None:
     (path / _MANIFEST).unlink(missing_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove the folder of a run. If that is cut short, what is left can still be resumed."""
+    with contextlib.suppress(FileNotFoundError):  # removed already, when a removal was interrupted at its end
+        _empty(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def is_run(path: Path) -> bool:
     """Whether `path` is the folder of a run, with nothing else in it."""
     try:
@@ -250,34 +226,21 @@ def is_run(path: Path) -> bool:
 
 
 def results(path: Path) -> dict[str, Any] | None:
-    """What the finished run in a folder came to; None where there is no such run."""
+    """The results of the finished run in a folder; None without one."""
     found = _read_manifest(path)
-    return cast(dict[str, Any] | None, found.get("results")) if found and found["status"] == "finished" else None
+    return found.get("results") if found and found["status"] == "finished" else None
 
 
 def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
-    """In what the run in a folder is another one than that of `identity`; nothing where there is no run."""
+    """How the run in a folder differs from that of `identity`; nothing where there is no run."""
     found = _read_manifest(path)
     return _differences(found, json.loads(json.dumps(identity))) if found else []
 
 
-def remove(path: Path) -> None:
-    """Remove the folder of a run; killed on the way, what is left is still a run that can be resumed."""
-    with contextlib.suppress(FileNotFoundError):  # removed already, when a removal was interrupted at its end
-        _empty(path)
-    shutil.rmtree(path, ignore_errors=True)
-
-
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest in a folder, None where that is not one of a run."""
+    """The manifest in a folder, None where there is none of a run."""
     found = _read_json(path / _MANIFEST) if (path / _MANIFEST).exists() else None
-    return None if _status(found) is None else cast(dict[str, Any], found)
-
-
-def _status(manifest: object) -> str | None:
-    """The status of a run, None where `manifest` is not that of a run."""
-    status = manifest.get("status") if isinstance(manifest, dict) else None
-    return status if status in ("running", "finished") else None
+    return found if isinstance(found, dict) and found.get("status") in ("running", "finished") else None
 
 
 def _read_json(path: Path) -> Any:
@@ -287,26 +250,33 @@ def _read_json(path: Path) -> Any:
         raise _damaged(path, error) from error
 
 
-def _is_history(value: object) -> bool:
-    """Whether that is a list of entries, each of finite numbers, of which one is its episode."""
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and "episode" in entry
-        and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in entry.values())
-        for entry in value
-    )
+def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_file(path) as file:
+        file.write(safetensors.torch.save(plain, metadata | {"checksum": _checksum(plain)}))
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
+        tensors = safetensors.torch.load(raw)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _damaged(path, error) from error
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    if metadata.get("checksum") != _checksum(tensors):
+        raise _damaged(path, "its checksum is wrong")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _damaged(path: Path, reason: object) -> MachineError:
-    what = "folder" if path.name == _MANIFEST else "file"
-    return MachineError(
-        f"{path} is damaged ({reason}); remove that {what}, and the same command does what was in it again"
-    )
-
-
-_SEAL = "seal"
-_LOCK, _MANIFEST, _HISTORY, _CHECKPOINT = "run.lock", "manifest.json", "history.json", "checkpoint.safetensors"
-_FIRST_FILE = re.compile(r"run\.lock|\.noisyknn-\w+\.part")
-_OWN_FILE = re.compile(
-    _FIRST_FILE.pattern + r"|manifest\.json|history\.json|images\.u8|(episode-\d+|checkpoint)\.safetensors"
-)
+    what = "its folder" if path.name == _MANIFEST else "it"
+    return MachineError(f"{path} is damaged ({reason}); delete {what} and rerun; that part is recomputed")

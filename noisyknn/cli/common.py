@@ -121,6 +121,7 @@ def _options_of(command: Callable[..., None]) -> dict[str, str]:
         (declared,) = getattr(hint, "__metadata__", [None])
         if isinstance(declared, OptionInfo):
             on, _, off = (declared.param_decls or (f"--{name.replace('_', '-')}",))[0].partition("/")
+            name = name.rstrip("_")  # of what Python has a name for already, such as map
             options |= {name: on, f"{name}=True": on, f"{name}=False": off}
     return options
 

@@ -67,8 +67,15 @@ def inject_noise(
     map_file = None if map_ is None else Path(map_)
     check_outputs({"--out": out, "--summary": summary}, [labels, map_file, matrix], overwrite=overwrite)
 
-    from noisyknn.data.noise import inject, noisy_column, realised_counts, realised_rate
-    from noisyknn.data.table import encode_labels, find_column, note_spelled_missing, read_table, write_table
+    from noisyknn.data.noise import inject, realised_counts, realised_rate
+    from noisyknn.data.table import (
+        encode_labels,
+        find_column,
+        note_spelled_missing,
+        read_table,
+        relabel,
+        write_table,
+    )
 
     table = read_table(source(labels), chosen_format=table_format)
     if NOISY_COLUMN in table.frame.columns:
@@ -76,8 +83,8 @@ def inject_noise(
     column = find_column(table, ("clean_label", "label"), label_column, "--label-column")
     classes, true = encode_labels(table, column)
     noisy = inject(true, _transition(noise, classes, rate, map_, matrix), seed)
-    cells = noisy_column(table.frame[column], true, noisy)
-    write_table(table.frame.assign(**{NOISY_COLUMN: cells}), sink(out), chosen_format=table_format)
+    cells = relabel(table.frame[column], true, noisy)
+    write_table(table.with_columns(cells.to_frame(NOISY_COLUMN)), sink(out), chosen_format=table_format)
 
     changed, counts = realised_rate(true, noisy), realised_counts(true, noisy)
     if summary is not None:

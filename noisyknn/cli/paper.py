@@ -7,7 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from noisyknn.cli.common import DebugOption, OverwriteOption, QuietOption, show_table
+from noisyknn.cli.common import show_table
+from noisyknn.cli.options import (
+    BackboneOption,
+    BatchSizeOption,
+    DebugOption,
+    DeviceOption,
+    EpisodesOption,
+    EpochsOption,
+    ImageSizeOption,
+    KOption,
+    LrOption,
+    OverwriteOption,
+    PrecisionOption,
+    QuietOption,
+    WidthOption,
+    given_settings,
+)
 from noisyknn.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -62,24 +78,8 @@ ColumnOption = Annotated[
     str | None, typer.Option(help="Column of true labels.", show_default="clean_label, true_label or label")
 ]
 RowsOption = Annotated[int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")]
-BackboneOption = Annotated[str | None, typer.Option(help="A backbone of clean.", show_default=PRESETS)]
 WeightsOption = Annotated[
     str | None, typer.Option(help="A .safetensors file to start from.", show_default="torchvision's of ImageNet")
-]
-WidthOption = Annotated[
-    float | None, typer.Option(help="Factor on the channels of the backbone.", show_default=PRESETS)
-]
-ImageSizeOption = Annotated[
-    int | None, typer.Option(help="Height and width in pixels that the network sees.", show_default=PRESETS)
-]
-EpochsOption = Annotated[int | None, typer.Option(help="Passes over the images in each episode.", show_default=PRESETS)]
-EpisodesOption = Annotated[int | None, typer.Option(help="Rounds of training and correcting.", show_default=PRESETS)]
-BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step of training.", show_default=PRESETS)]
-LrOption = Annotated[float | None, typer.Option(help="Learning rate.", show_default="the method's")]
-KOption = Annotated[int | None, typer.Option(help="Neighbours that vote.", show_default=PRESETS)]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
-PrecisionOption = Annotated[
-    Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Precision of training.", show_default="auto")
 ]
 
 
@@ -110,10 +110,9 @@ def paper_table(metric: "Metric", help_text: str) -> Callable[..., None]:
         precision: PrecisionOption = None,
         as_json: JsonOption = False,
         quiet: QuietOption = False,
-        debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+        debug: DebugOption = False,
     ) -> None:
-        settings = _given(epochs=epochs, episodes=episodes, batch_size=batch_size, k=k, image_size=image_size)
-        settings |= _given(width=width, device=device, precision=precision)
+        settings = given_settings(locals())
         source = _given(images=images, labels=labels, test_images=test_images, test_labels=test_labels, rows=rows)
         source |= _given(torchvision=torchvision, download=download, label_column=label_column)
         with Terminal(quiet=quiet) as observer:
@@ -144,11 +143,10 @@ def table3(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
-    debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+    debug: DebugOption = False,
 ) -> None:
     """Table 3 of the paper: accuracy on Clothing1M's verified test images, by the recipe of Section 4.7."""
-    settings = _given(backbone=backbone, weights=weights, image_size=image_size, epochs=epochs, episodes=episodes)
-    settings |= _given(batch_size=batch_size, lr=lr, k=k, device=device, precision=precision)
+    settings = given_settings(locals())
     source = _given(images=clothing1m, rows=rows)
     with Terminal(quiet=quiet) as observer:
         from noisyknn.paper.grid import make_table
@@ -180,10 +178,9 @@ def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]
         precision: PrecisionOption = None,
         overwrite: OverwriteOption = False,
         quiet: QuietOption = False,
-        debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
+        debug: DebugOption = False,
     ) -> None:
-        settings = _given(backbone=backbone, width=width, epochs=epochs, episodes=episodes, batch_size=batch_size)
-        settings |= _given(k=k, seed=seed, device=device, precision=precision)
+        settings = given_settings(locals())
         with Terminal(quiet=quiet) as observer:
             from noisyknn.paper.figures import make_figure
 

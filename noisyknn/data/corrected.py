@@ -1,7 +1,7 @@
 """A corrected table beside the true labels: the columns that tell how good the correction was, as arrays."""
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisyknn.data.noise_sources import label_text
 from noisyknn.data.table import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -19,6 +18,7 @@ from noisyknn.data.table import (
     Table,
     encode_labels,
     find_column,
+    label_text,
     read_table,
 )
 from noisyknn.errors import InputError, UsageError, counted, first_ten, quoted
@@ -69,18 +69,18 @@ def read_corrected(
     """
     table = read_table(source, chosen_format=chosen_format)
     if "corrected_label" not in table.frame.columns:
-        raise InputError(f"{table.name} has no column 'corrected_label': it does not come from `noisyknn clean`")
+        raise InputError(f"{table.name} has no column 'corrected_label': it does not come from noisyknn clean")
     if truth_source is None:
-        cure = "--truth-column" if truth_column else "--truth-column, or the table that has it with --truth"
+        cure = "`truth_column`" if truth_column else "`truth_column`, or the table that has it with `truth`"
         truth_column = find_column(table, TRUTH_COLUMNS, truth_column, cure)
         truth = encode_labels(table, truth_column)
         candidates = [column for column in LABEL_COLUMNS if column != truth_column]
         if label_column == truth_column:
-            raise UsageError(f"--label-column and --truth-column are both {quoted(truth_column)}; they are two columns")
+            raise UsageError(f"`label_column` and `truth_column` are both {quoted(truth_column)}; they are two columns")
     else:
         truth = _joined_truth(table, read_table(truth_source, chosen_format=chosen_format), truth_column, path_column)
         candidates = list(LABEL_COLUMNS)
-    given_column = find_column(table, candidates, label_column, "--label-column")
+    given_column = find_column(table, candidates, label_column, "`label_column`")
     classes, codes = _in_common([truth, encode_labels(table, given_column), encode_labels(table, "corrected_label")])
     _check_given(table, given_column, given=codes[1], corrected=codes[2])
     return CorrectedTable(
@@ -96,7 +96,7 @@ def read_corrected(
 
 
 def _check_given(table: Table, column: str, *, given: Codes, corrected: Codes) -> None:
-    """Refuse a column that cannot be the one that was corrected: a label that was kept is that one still."""
+    """Refuse a column that cannot be the corrected one: rows with the status ``kept`` have another label in it."""
     if "status" not in table.frame.columns:
         return
     kept = (table.frame["status"] == "kept").to_numpy(dtype=np.bool_, na_value=False)
@@ -104,7 +104,7 @@ def _check_given(table: Table, column: str, *, given: Codes, corrected: Codes) -
         raise InputError(
             f"{table.name}, column {column!r}: not the labels that were corrected: "
             f"{counted(len(wrong), 'row that was kept has', 'rows that were kept have')} another one here "
-            f"(rows {first_ten(wrong)}); name the right column with --label-column"
+            f"(rows {first_ten(wrong)}); name the right column with `label_column`"
         )
 
 
@@ -121,14 +121,14 @@ class Predictions:
 
 
 def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
-    """Read the predictions about the very rows of `table`, in their order.
+    """Read the predictions about the rows of `table`, in the same order.
 
-    Raises InputError where they are not about these, or no probabilities of the classes that were given.
+    Raises InputError for predictions about other rows, or without probabilities of the given classes.
     """
     found = read_table(source, chosen_format="parquet" if isinstance(source, Path) else None)
     names = [str(name) for name in found.frame.columns if str(name).startswith("p(") and str(name).endswith(")")]
     if "vote" not in found.frame.columns or not names or found.frame.columns[0] in ("vote", *names):
-        raise InputError(f"{found.name} does not come from `noisyknn clean --save-probabilities`")
+        raise InputError(f"{found.name} is not a table of class probabilities from noisyknn clean")
     _check_same_rows(found, table.table)
     code = {label_text(label): c for c, label in enumerate(table.classes)}
     vote_classes, votes = encode_labels(found, "vote")
@@ -137,11 +137,10 @@ def read_predictions(source: Source, table: CorrectedTable) -> Predictions:
         raise InputError(f"{found.name} is about other labels than the corrected table: {first_ten(unknown)}")
     if lacking := sorted({label_text(table.classes[c]) for c in table.given.tolist() if c >= 0} - set(texts)):
         raise InputError(f"{found.name} has no column of probabilities for the given labels {first_ten(lacking)}")
-    places = np.array([*(code[label_text(label)] for label in vote_classes), -1], dtype=np.int64)
     return Predictions(
         columns=np.array([code[text] for text in texts], dtype=np.int64),
         probabilities=_distributions(found, names),
-        vote=places[votes],
+        vote=_places(vote_classes, code)[votes],
     )
 
 
@@ -173,7 +172,7 @@ def _joined_truth(
     table: Table, truth_table: Table, truth_column: str | None, path_column: str | None
 ) -> tuple[list[Label], Codes]:
     """Classes of the truth and the class (N,) of each row of `table`, -1 where the truth has no row of its path."""
-    truth_column = find_column(truth_table, (*TRUTH_COLUMNS, "label"), truth_column, "--truth-column")
+    truth_column = find_column(truth_table, (*TRUTH_COLUMNS, "label"), truth_column, "`truth_column`")
     classes, codes = encode_labels(truth_table, truth_column)
     rows_of: dict[str, list[int]] = {}
     for row, path in enumerate(_paths(truth_table, path_column)):
@@ -182,7 +181,7 @@ def _joined_truth(
     if not any(path in rows_of for path in paths):
         raise InputError(
             f"{truth_table.name} has none of the paths of {table.name}, {quoted(paths[0])} for one; are these its "
-            "truths? Name the columns of paths with --path-column"
+            "truths? Name the columns of paths with `path_column`"
         )
     if twice := [path for path in dict.fromkeys(paths) if len(rows_of.get(path, ())) > 1]:
         found = [f"{quoted(path)} in rows {first_ten([row + 1 for row in rows_of[path]])}" for path in twice]
@@ -194,20 +193,23 @@ def _joined_truth(
 
 
 def _paths(table: Table, path_column: str | None) -> list[str]:
-    column = find_column(table, PATH_COLUMNS, path_column, "--path-column")
+    column = find_column(table, PATH_COLUMNS, path_column, "`path_column`")
     return [posixpath.normpath(str(cell)) for cell in table.frame[column].tolist()]
 
 
 def _in_common(columns: Sequence[tuple[list[Label], Codes]]) -> tuple[list[Label], list[Codes]]:
     """Several encoded columns with one list of classes instead of one each."""
-    index: dict[str, int] = {}
-    classes: list[Label] = []
-    for own_classes, _ in columns:
-        for label in own_classes:
-            if index.setdefault(label_text(label), len(classes)) == len(classes):
-                classes.append(label)
-    tables = [np.array([*(index[label_text(label)] for label in own), -1], dtype=np.int64) for own, _ in columns]
-    return classes, [table[codes] for table, (_, codes) in zip(tables, columns, strict=True)]  # -1 picks the last, -1
+    classes: dict[str, Label] = {}
+    for own, _ in columns:
+        for label in own:
+            classes.setdefault(label_text(label), label)
+    index = {text: c for c, text in enumerate(classes)}
+    return list(classes.values()), [_places(own, index)[codes] for own, codes in columns]
+
+
+def _places(classes: Sequence[Label], index: Mapping[str, int]) -> Codes:
+    """Where each class stands in `index`, by its text; the -1 at the end is what a code of -1 picks."""
+    return np.array([*(index[label_text(label)] for label in classes), -1], dtype=np.int64)
 
 
 def _cells(
@@ -217,15 +219,12 @@ def _cells(
     if column not in table.frame.columns:
         return None
     cells = table.frame[column]
-    gone = cells.isna().tolist()
     values = [
-        empty if missing or cell == "" else parse(cell) for cell, missing in zip(cells.tolist(), gone, strict=True)
+        empty if missing or cell == "" else parse(cell)
+        for cell, missing in zip(cells.tolist(), cells.isna().tolist(), strict=True)
     ]
-    if wrong := [
-        f"{row} ({quoted(cell)})"
-        for row, (cell, value) in enumerate(zip(cells.tolist(), values, strict=True), 1)
-        if value is None
-    ]:
+    pairs = enumerate(zip(cells, values, strict=True), 1)
+    if wrong := [f"{row} ({quoted(cell)})" for row, (cell, value) in pairs if value is None]:
         told = f"not {wanted} in {counted(len(wrong), 'row', 'rows')}"
         raise InputError(f"{table.name}, column {column!r}: {told}: {first_ten(wrong)}")
     return np.array(values)

@@ -1,13 +1,12 @@
-"""Tables as bytes: CSV and Parquet, read and written so that no cell changes on its way through.
+"""CSV and Parquet, read and written so that no cell changes on its way through.
 
-A cell of a CSV becomes a number only where the whole column can be written back letter for letter; everything else
-stays text. Parquet keeps its types.
+A CSV column becomes numbers only if these give back every cell letter for letter; otherwise it stays text. Parquet
+keeps its types.
 """
 
 import codecs
 import csv
 import io
-import json
 import re
 import sys
 from typing import BinaryIO, Literal
@@ -28,27 +27,28 @@ _NOT_CSV = {
     b"\xff\xfe": "is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT",
     b"\xfe\xff": "is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT",
 }
-_NULLABLE = {"bool": "boolean"} | {
-    f"{u}int{bits}": f"{u.upper()}Int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)
-}
-"""pandas' types for values some of which are missing, by Arrow's."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def parse_parquet(raw: bytes, name: str) -> pd.DataFrame:
-    """The columns of a Parquet file, each of its own Arrow type; raises InputError where it is none or is damaged.
+def parse_parquet(raw: bytes, name: str) -> tuple[pa.Table, pd.DataFrame]:
+    """The table in a Parquet file, and the same in pandas; raises InputError for another or a damaged file.
 
-    What pandas may have stored as an index is a column here, as it is to every other reader.
+    What pandas stored as an index is a column, as it is to every other reader.
     """
     if raw[:4] != PARQUET_MAGIC:
-        raise InputError(f"{name} is not a Parquet file; a CSV needs the ending .csv or --format csv")
+        raise InputError(f"{name} is not a Parquet file; a CSV needs the ending .csv or `table_format` csv")
     try:
         table = pq.ParquetFile(pa.BufferReader(raw)).read()
         table.validate(full=True)
-        frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+        return table, as_frame(table)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{name} is damaged or cut short, copy or make it again: {error}") from error
-    return frame
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """A table in pandas, each column of its own Arrow type."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    return without_views(frame)
 
 
 def parse_csv(raw: bytes, name: str) -> pd.DataFrame:
@@ -111,18 +111,17 @@ def _typed(cells: list[str]) -> pd.Series:
     """A CSV's column as integers or floats where that can be written back letter for letter, else as text."""
     filled = [cell for cell in cells if cell]
     if filled and all(_INTEGER.fullmatch(cell) and -(2**63) <= int(cell) < 2**63 for cell in filled):
-        if len(filled) == len(cells):
-            return pd.Series([int(cell) for cell in cells], dtype="int64")
-        return pd.Series([int(cell) if cell else pd.NA for cell in cells], dtype="Int64")
+        whole = [int(cell) if cell else pd.NA for cell in cells]
+        return pd.Series(whole, dtype="int64" if len(filled) == len(cells) else "Int64")
     if filled and all(NUMBER.fullmatch(cell) and repr(float(cell)) == cell for cell in filled):
         return pd.Series([float(cell) if cell else float("nan") for cell in cells], dtype="float64")
     return pd.Series(cells, dtype="str")
 
 
 def without_views(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with Arrow's views of text and bytes as plain text and bytes: Arrow cannot filter or take rows of views.
+    """`frame` with plain text and bytes instead of Arrow's views of them, which Arrow cannot filter.
 
-    A frame without views is given back as it is.
+    A frame without views comes back as it is.
     """
     plain = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
     arrow = {name: str(dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)}
@@ -133,35 +132,22 @@ def without_views(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
-    """Write `frame` as Parquet; raises InputError where a column has no type that Parquet knows."""
-    try:
-        table = pa.Table.from_pandas(frame, preserve_index=False)  # no column; CSV does not keep it either
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError(f"the table cannot be stored as Parquet, write CSV instead: {error}") from error
-    pq.write_table(_readable_by_pandas(table), file)
-
-
-def _readable_by_pandas(table: pa.Table) -> pa.Table:
-    """`table` so that pandas reads its columns as it would have in the Parquet file that they come from.
-
-    Its metadata tell of Arrow's types, which few programs expect, and of some that pandas cannot read (dictionaries,
-    lists): of these a column is what pandas makes of its values, of a type for missing ones where it has some.
-    """
-    about = json.loads(table.schema.metadata[b"pandas"])
-    for place, column in enumerate(about["columns"]):
+def write_parquet(table: pd.DataFrame | pa.Table, file: BinaryIO) -> None:
+    """Write `table` as Parquet; raises InputError where a column has no type that Parquet knows."""
+    if isinstance(table, pd.DataFrame):
+        arrow_types = any(isinstance(dtype, pd.ArrowDtype) for dtype in table.dtypes)
         try:
-            known = not isinstance(pd.api.types.pandas_dtype(column["numpy_type"]), pd.ArrowDtype)
-        except (TypeError, NotImplementedError):
-            known = False
-        if not known:
-            nullable = _NULLABLE.get(str(table.schema.field(place).type), "object")
-            column["numpy_type"] = nullable if table.column(place).null_count else "object"
-    return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(about)})
+            table = pa.Table.from_pandas(table, preserve_index=False)  # CSV does not keep an index either
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise InputError(f"the table cannot be stored as Parquet, write CSV instead: {error}") from error
+        if arrow_types:  # pandas writes names of Arrow types that it cannot read again
+            table = table.replace_schema_metadata(None)
+    pq.write_table(table, file)
 
 
-def write_csv(frame: pd.DataFrame, file: BinaryIO) -> None:
-    r"""Write `frame` as CSV in UTF-8 with lines ending in ``\n``; cells are quoted only where they must be."""
+def write_csv(table: pd.DataFrame | pa.Table, file: BinaryIO) -> None:
+    r"""Write `table` as CSV in UTF-8 with lines ending in ``\n``; cells are quoted only where they must be."""
+    frame = table if isinstance(table, pd.DataFrame) else as_frame(table)
     texts = [frame.columns, *(column for _, column in frame.select_dtypes(exclude="number").items())]
     bare_return = any(isinstance(cell, str) and "\r" in cell for column in texts for cell in column)
     # Python before 3.13 leaves a lone \r without quotes, which every reader takes for the end of a row

@@ -1,40 +1,33 @@
-"""Image files: looking at their headers, decoding them into squares of RGB.
+"""Image files: look at their headers, decode them into squares of RGB.
 
-Files are untrusted. Whatever is wrong with one becomes an UnreadableImageError with a short reason, and nothing is
-decoded before its header says that it is of bearable size.
+Files are untrusted. Any fault becomes an UnreadableImageError with a short reason. Nothing is decoded before its header
+shows an acceptable size.
 """
 
 import contextlib
 import errno
-import io
 import itertools
 import logging
 import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
-from torch.nn import functional as F
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from noisyknn.data.jpeg import decode_plain
-from noisyknn.data.orientation import orientation_of, upright
 from noisyknn.errors import InputError, counted, first_ten, shortened
 
 Fit = Literal["squash", "crop"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # rasters only: Pillow runs other programs for EPS
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _SMALL = 256 * 256  # pixels up to which typical_size decodes an image to see whether it is grey
-_LARGE = 16 * 2**20  # pixels above which images are decoded one at a time, however many threads there are
-_STRIP = 2**20  # pixels of a decoded image that are converted at a time
-_REDUCING_GAP = 2  # how many times larger than asked a cheap first reduction leaves an image
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+_LARGE = 16 * 2**20  # pixels above which images are decoded one at a time, to bound memory
+_REDUCING_GAP = 2  # cheap first reductions leave an image at least this many times larger than asked
 
 _one_large_image = threading.Lock()
 
@@ -48,9 +41,9 @@ class UnreadableImageError(ValueError):
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence warnings, which Pillow gives about odd files; to be put once around all threads that decode.
+    """Silence Pillow's warnings about odd files.
 
-    The filters of Python's warnings belong to the whole process, so threads must not each set their own.
+    Warning filters belong to the whole process: use this once around all threads that decode, not in each.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,15 +51,15 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def some_unreadable(number: int) -> str:
-    """What becomes of so many images that cannot be read, for a message."""
+    """The message that `number` images are unreadable."""
     return counted(
         number, "image could not be read and keeps its label", "images could not be read and keep their labels"
     )
 
 
 def nothing_readable(total: int, failures: Sequence[str]) -> InputError:
-    """The error to raise when none of `total` images can be read; `failures` are ``path: reason``."""
-    return InputError(f"none of the {total:,} images could be read ({first_ten(failures)}); is --images right?")
+    """The error that none of `total` images can be read; `failures` are ``path: reason``."""
+    return InputError(f"none of the {total:,} images could be read ({first_ten(failures)}); is `images` right?")
 
 
 def evenly_spread(total: int, sample: int) -> npt.NDArray[np.int64]:
@@ -75,122 +68,80 @@ def evenly_spread(total: int, sample: int) -> npt.NDArray[np.int64]:
 
 
 def decode(path: Path, size: int, fit: Fit) -> npt.NDArray[np.uint8]:
-    """The first frame of an image file as upright RGB on white, (size, size, 3).
+    """The first frame of an image file, upright, in RGB on white, (size, size, 3).
 
-    An oblong image is squeezed whole (``squash``) or loses what is outside its centre square (``crop``). An RGB image
-    that is `size` pixels high and wide keeps every bit. Raises UnreadableImageError for anything that cannot be
-    decoded. Pillow may warn as well: see `quiet_pillow`.
+    ``squash`` squeezes an oblong image whole, ``crop`` keeps its centre square. An RGB image of `size` by `size` pixels
+    keeps every bit. Raises UnreadableImageError for a file that cannot be decoded. Pillow may warn: see `quiet_pillow`.
     """
-    with _opened(path) as file:
-        if (plain := decode_plain(file, size * _REDUCING_GAP)) is not None:
-            pixels, orientation = plain
-            return upright(_resized(pixels, size, fit), orientation)
-        file.seek(0)
-        with _image(file) as image:
-            # A JPEG decodes at a half, a quarter or an eighth of its size in less time; other formats ignore this.
-            pixels_held = image.width * image.height
-            image.draft(None, (size * _REDUCING_GAP, size * _REDUCING_GAP))
-            if "progressive" not in image.info:  # of a progressive JPEG, the whole is held all the same
-                pixels_held = image.width * image.height
-            with _one_large_image if pixels_held > _LARGE else contextlib.nullcontext():
-                image.load()
-                squared = np.array(_squared(image, size, fit))
-            return upright(squared, orientation_of(image))
-
-
-def _resized(pixels: npt.NDArray[np.uint8], size: int, fit: Fit) -> npt.NDArray[np.uint8]:
-    """RGB (H, W, 3) as a square of `size` pixels, antialiased as Pillow does it, several times faster."""
-    if fit == "crop":
-        left, top, right, bottom = _centre_square((pixels.shape[1], pixels.shape[0]))
-        pixels = pixels[top:bottom, left:right]
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    square: npt.NDArray[np.uint8] = F.interpolate(planes, (size, size), mode="bilinear", antialias=True)[0].numpy()
-    return square.transpose(1, 2, 0)
+    with _opened(path) as image:
+        # a JPEG decodes to a half, a quarter or an eighth in less time; a progressive one is still held whole
+        whole = image.width * image.height if "progressive" in image.info else 0
+        image.draft(None, (size * _REDUCING_GAP, size * _REDUCING_GAP))
+        large = max(whole, image.width * image.height) > _LARGE
+        with _one_large_image if large else contextlib.nullcontext():
+            image.load()
+            with contextlib.suppress(Exception):  # damaged metadata does not damage the picture
+                ImageOps.exif_transpose(image, in_place=True)
+            return np.array(_squared(image, size, fit))
 
 
 def _squared(image: ImageFile.ImageFile, size: int, fit: Fit) -> Image.Image:
-    """A decoded image as RGB of `size` by `size` pixels, not yet turned upright.
-
-    What `Image.resize` does with a `reducing_gap`, but from strips: all that is as large as the image is the image.
-    """
-    if image.size == (size, size):
-        return _to_rgb(image, _grey_range(image))
-    left, top, right, bottom = _centre_square(image.size) if fit == "crop" else (0, 0, *image.size)
-    width, height = right - left, bottom - top
-    x_factor, y_factor = (int(edge / size / _REDUCING_GAP) or 1 for edge in (width, height))
-    reduced = Image.new("RGB", (-(-width // x_factor), -(-height // y_factor)))
-    grey_range = _grey_range(image)
-    step = max(_STRIP // width // y_factor, 1) * y_factor
-    for y in range(top, bottom, step):
-        strip = _to_rgb(image.crop((left, y, right, min(y + step, bottom))), grey_range)
-        reduced.paste(strip.reduce((x_factor, y_factor)), (0, (y - top) // y_factor))
-    box = (0, 0, width / x_factor, height / y_factor)
-    return reduced.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    """A decoded image as RGB of `size` by `size` pixels."""
+    plain = _eight_bits(image)
+    if fit == "crop":
+        edge = min(plain.size)
+        left, top = (plain.width - edge) // 2, (plain.height - edge) // 2
+        plain = plain.crop((left, top, left + edge, top + edge))
+    return _on_white(plain.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP))
 
 
 def typical_size(paths: Sequence[Path], sample: int = 256) -> tuple[int, bool]:
     """Median short edge in pixels of an even sample of the readable images, and whether all of the sample are grey.
 
-    Looks at headers only, except that small colour images are decoded to see whether their channels differ; large
-    ones count as coloured. Raises InputError where no image at all can be read.
+    Only headers are read, except that small colour images are decoded to see whether their channels differ; large ones
+    count as coloured. Raises InputError where no image at all can be read.
     """
-    failures: list[str] = []
+    failures: dict[Path, str] = {}
     with quiet_pillow():
-        found = list(_glances((paths[i] for i in evenly_spread(len(paths), sample)), failures))
+        found = [glance for i in evenly_spread(len(paths), sample) if (glance := _glance(paths[i], failures))]
         if not found:
-            failures.clear()
-            found = list(itertools.islice(_glances(paths, failures), sample))
+            found = list(itertools.islice(filter(None, (_glance(path, failures) for path in paths)), sample))
     if not found:
-        raise nothing_readable(len(paths), failures)
+        raise nothing_readable(len(paths), [f"{shortened(str(path))}: {why}" for path, why in failures.items()])
     edges, grey = zip(*found, strict=True)
     return int(np.median(edges)), all(grey)
 
 
-def _glances(paths: Iterable[Path], failures: list[str]) -> Iterator[tuple[int, bool]]:
-    for path in paths:
-        try:
-            glance = _glance(path)
-        except UnreadableImageError as error:
-            failures.append(f"{shortened(str(path))}: {error}")
-        else:
-            yield glance
-
-
-def _glance(path: Path) -> tuple[int, bool]:
-    """Short edge in pixels, and whether the image is grey as far as that is cheap to know."""
-    with _opened(path) as file, _image(file) as image:
-        edge = min(image.size)
-        if image.mode in _GREY_MODES or image.mode.startswith("I;"):
-            return edge, True
-        if image.width * image.height > _SMALL:
-            return edge, False
-        pixels = np.asarray(_to_rgb(image, _grey_range(image)))
-        return edge, bool((pixels == pixels[..., :1]).all())
+def _glance(path: Path, failures: dict[Path, str]) -> tuple[int, bool] | None:
+    """Short edge in pixels, and whether the image is grey as far as that is cheap to know; None for a failure."""
+    try:
+        with _opened(path) as image:
+            edge = min(image.size)
+            if image.mode in _GREY_MODES or image.mode.startswith("I;"):
+                return edge, True
+            if image.width * image.height > _SMALL:
+                return edge, False
+            pixels = np.asarray(_on_white(_eight_bits(image)))
+            return edge, bool((pixels == pixels[..., :1]).all())
+    except UnreadableImageError as error:
+        failures[path] = str(error)
+        return None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """A file that may be an image; whatever fails inside becomes UnreadableImageError."""
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """An image whose header shows an acceptable size; every failure inside becomes an UnreadableImageError."""
     try:
         _check_file(path)
-        with path.open("rb") as file:
-            yield file
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:
+                raise UnreadableImageError(_too_many(pixels))
+            yield image
     except UnreadableImageError:
         raise
-    except Exception as error:  # on damaged files, Pillow's plug-ins raise nearly everything there is
+    except Exception as error:  # damaged files make Pillow's plug-ins raise nearly anything
         raise UnreadableImageError(_reason(error)) from error
-
-
-@contextlib.contextmanager
-def _image(file: io.BufferedReader) -> Iterator[ImageFile.ImageFile]:
-    """An image whose header was read and found bearable."""
-    with Image.open(file, formats=FORMATS) as image:
-        pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-        if limit is not None and pixels > limit:
-            raise UnreadableImageError(_too_many(pixels))
-        yield image
 
 
 def _check_file(path: Path) -> None:
@@ -231,54 +182,36 @@ def _too_many(pixels: int | None) -> str:
     return f"{counted} pixels; at most {Image.MAX_IMAGE_PIXELS:,} are decoded"
 
 
-def _centre_square(size: tuple[int, int]) -> Box:
-    edge = min(size)
-    left, top = (size[0] - edge) // 2, (size[1] - edge) // 2
-    return left, top, left + edge, top + edge
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image as RGB, grey (L) or, where it has transparency, RGBA, 8 bits each: modes that Pillow resizes well."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_scaled_greys(image))
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "L" else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
-def _to_rgb(image: Image.Image, grey_range: tuple[float, float] | None) -> Image.Image:
-    """A part of an image or all of it in RGB; `grey_range` is what is black and white in the whole (`_grey_range`)."""
-    if grey_range is not None:
-        return Image.fromarray(_to_8_bit(image, *grey_range)).convert("RGB")
-    if image.has_transparency_data:
-        # On black, Pillow's own choice, black glyphs on a transparent ground would vanish.
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB of what `_eight_bits` gives; on black, Pillow's choice, black glyphs on a transparent ground would vanish."""
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Greys of 16 or 32 bits, (H, W), scaled to 0..255; Pillow's own conversion clips them."""
-    scaled = np.nan_to_num((np.asarray(image).astype(np.float32) - low) * np.float32(255 / (high - low)))
+def _scaled_greys(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Greys of 16 or 32 bits, (H, W), scaled to 0..255; Pillow's own conversion clips them.
+
+    Greys of 16 bits reach to 65,535. Those of 32 bits do not say: they are taken to reach to 1 (floats only), 255 or
+    65,535, the first that holds them all, so that most images of a set are scaled alike. Values that fit none are
+    stretched from their least to their largest.
+    """
+    values = np.asarray(image).astype(np.float32)
+    low, high = 0.0, 65_535.0
+    # older Pillow opens the 16 bits of PNG and PPM as 32
+    if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        whites = [white for white in (1.0, 255.0, 65_535.0) if high <= white and (image.mode == "F" or white > 1)]
+        low, high = (0.0, whites[0]) if low >= 0 and whites else (low, max(high, low + 1e-6))
+    scaled = np.nan_to_num((values - low) * np.float32(255 / (high - low)))
     grey: npt.NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return grey
-
-
-def _grey_range(image: ImageFile.ImageFile) -> tuple[float, float] | None:
-    """What is black and what is white in greys of 16 or 32 bits; None for all else.
-
-    Numbers of 32 bits do not say. They are taken as reaching to 1 (floats only), 255 or 65,535, the first that holds
-    them all, so that most images of a set are scaled alike; what fits none is stretched from its least to its largest.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return None
-    if image.mode.startswith("I;") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return 0.0, 65_535.0  # older Pillow opens greys of 16 bits as 32
-    low, high = _least_and_largest(image)
-    for white in (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0):
-        if low >= 0 and high <= white:
-            return 0.0, white
-    return low, max(high, low + 1e-6)
-
-
-def _least_and_largest(image: Image.Image) -> tuple[float, float]:
-    """The least and the largest finite number, 0 and 1 where there is none."""
-    found: list[float] = []
-    step = max(_STRIP // image.width, 1)
-    for y in range(0, image.height, step):
-        values = np.asarray(image.crop((0, y, image.width, min(y + step, image.height)))).astype(np.float32)
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            found += [float(finite.min()), float(finite.max())]
-    return (min(found), max(found)) if found else (0.0, 1.0)

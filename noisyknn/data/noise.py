@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from noisyknn.data.table import Label
 from noisyknn.errors import InputError, UsageError, quoted
@@ -29,7 +28,7 @@ def transition_rows(
     a rate outside 0 to 1 or a missing mapping, InputError where the classes cannot carry such noise.
     """
     if not 0 <= rate <= 1:  # not the other way round: NaN is refused as well
-        raise UsageError(f"--rate {rate} is out of range (0 to 1)")
+        raise UsageError(f"`rate` {rate} is out of range (0 to 1)")
     count = len(classes)
     if noise == "uniform":
         return (_row(count, c, 1 - rate + rate / count, rate / count) for c in range(count))
@@ -38,7 +37,7 @@ def transition_rows(
             raise InputError(f"symmetric noise needs two classes or more; the only class is {quoted(classes[0])}")
         return (_row(count, c, 1 - rate, rate / (count - 1)) for c in range(count))
     if mapping is None:
-        raise UsageError("asymmetric noise needs --map")
+        raise UsageError("asymmetric noise needs `map`")
     index = {label: c for c, label in enumerate(classes)}
     flips = {index[source]: index[target] for source, target in mapping.items()}
     return (rate * _row(count, flips.get(c, c), 1, 0) + (1 - rate) * _row(count, c, 1, 0) for c in range(count))
@@ -81,17 +80,6 @@ def realised_rate(true: Labels, noisy: Labels) -> float:
     """The share of labelled rows whose label changed; 0 where no row has a label."""
     labelled = true >= 0
     return float(np.mean(true[labelled] != noisy[labelled])) if labelled.any() else 0.0
-
-
-def noisy_column(column: pd.Series, true: Labels, noisy: Labels) -> pd.Series:
-    """The cells of `column` (N,), of classes `true` (N,), changed to the classes `noisy` (N,).
-
-    Each changed cell is a copy of the first cell of its new class, so type and spelling stay, in rows without a label
-    as well. Every class of `noisy` must occur in `true`.
-    """
-    present, first_row = np.unique(true, return_index=True)
-    rows = np.where(noisy == true, np.arange(len(true)), first_row[np.searchsorted(present, noisy)])
-    return column.iloc[rows].set_axis(column.index)
 
 
 def shares(counts: Counts) -> npt.NDArray[np.float64]:

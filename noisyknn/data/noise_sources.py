@@ -1,7 +1,6 @@
 """Where noise comes from: the maps of the literature by name, and maps and matrices from files."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from itertools import pairwise
@@ -10,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from noisyknn.data.table import Label, read_table
+from noisyknn.data.table import Label, label_text, read_table
 from noisyknn.errors import InputError, first_ten, quoted, shortened
-
-_WHOLE_NUMBER = re.compile(r"(-?)0*(0|[1-9][0-9]*)(?:\.0*)?")
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -70,21 +67,14 @@ _NAMED_MAPS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 NAMED_MAPS = tuple(_NAMED_MAPS)
 
 
-def label_text(label: object) -> str:
-    """A label as text that is the same for labels of the same value: ``3``, ``3.0`` and ``"3"`` all give ``"3"``."""
-    text = str(label).strip()
-    number = _WHOLE_NUMBER.fullmatch(text)
-    return number[1] + number[2] if number else text
-
-
 def read_map(source: str, classes: Sequence[Label], where: str | None = None) -> dict[Label, Label]:
-    """The map that is called `source`, or that is in the file `source`: which class asymmetric noise turns into which.
+    """The named map `source`, or the one in the file `source`: which class asymmetric noise turns into which.
 
     A file is a JSON object or a CSV with the columns ``from`` and ``to``. A named map fits a table of class names or of
-    indices; `where` is what messages call it. Raises InputError where the file cannot be read, or names a class twice
-    or one that is not in `classes`.
+    indices; messages call it `where`. Raises InputError where the file cannot be read, names a class twice, or names
+    one that is not in `classes`.
     """
-    where = where or f"--map {source}"
+    where = where or f"`map` {source}"
     if source in _NAMED_MAPS:
         names, named_pairs = _NAMED_MAPS[source]
         spelled = {label_text(label) for label in classes} & set(names)
@@ -101,7 +91,7 @@ def read_map(source: str, classes: Sequence[Label], where: str | None = None) ->
 
 def _read_pairs(path: Path) -> list[tuple[object, object]]:
     if not path.exists():
-        raise InputError(f"--map {path}: no such file; a map is a file or one of {', '.join(NAMED_MAPS)}")
+        raise InputError(f"`map` {path}: no such file; a map is a file or one of {', '.join(NAMED_MAPS)}")
     if path.suffix.lower() == ".json":
         return _read_json_pairs(path)
     frame = read_table(path, chosen_format="csv").frame
@@ -130,8 +120,8 @@ def _read_json_pairs(path: Path) -> list[tuple[object, object]]:
 def read_matrix(path: Path, classes: Sequence[Label]) -> npt.NDArray[np.float64]:
     """A transition matrix (C, C) in the order of `classes`, from a CSV with class names as header and first column.
 
-    Raises InputError naming the row where it has other classes than `classes`, a cell is no probability, or a row does
-    not sum to 1 (within 1e-6).
+    Raises InputError, naming the row, for other classes than `classes`, a cell that is no probability, or a row that
+    does not sum to 1 (within 1e-6).
     """
     frame = read_table(path, chosen_format="csv").frame
     columns = [label_text(name) for name in frame.columns[1:]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from noisyknn.errors import InputError, counted, first_ten, quoted
 
 
-def resolve_paths(root: Path, paths: Sequence[str], where: str, option: str = "--images") -> list[Path]:
+def resolve_paths(root: Path, paths: Sequence[str], where: str, option: str = "`images`") -> list[Path]:
     """The absolute path of each of a table's files, given relative to the folder `root` or absolute and inside it.
 
     `where` names the table and column in messages, `option` the one that gives the folder. Files need not exist, and

@@ -3,27 +3,26 @@
 import contextlib
 import functools
 import hashlib
-import itertools
 import mmap
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from noisyknn.data.images import Fit, UnreadableImageError, decode, evenly_spread, nothing_readable, quiet_pillow
-from noisyknn.errors import InputError, MachineError, shortened
+from noisyknn.errors import MachineError, shortened
 
 FILE_NAME = "images.u8"
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
-_ROWS_PER_TASK = 16  # few enough for a smooth progress bar, enough that handing out tasks costs nothing
+_ROWS_PER_TASK = 32  # few enough for a smooth progress bar, enough that handing out tasks costs nothing
 _GPU_SHARE = 0.6  # of a GPU's free memory; the rest is for the network
 _STATISTICS_SAMPLE = 4096
 _LEAST_STD = 1e-3  # blank images must not be divided by zero
@@ -58,13 +57,11 @@ class ImageStore:
     @property
     def on_disk(self) -> bool:
         """Whether the images lie in a memory-mapped file."""
-        return _mapping(self.images) is not None
+        return isinstance(self.images, np.memmap)
 
     def read_ahead(self, rows: npt.NDArray[np.int64]) -> None:
-        """Ask the system to read the images of `rows` (B,), which must be `on_disk`, and do not wait for them."""
-        mapping = _mapping(self.images)
-        if mapping is None:
-            raise ValueError("the images lie in memory")
+        """Ask the system to read the images of `rows` (B,), which must be `on_disk`, without waiting for them."""
+        mapping: Any = self.images.base
         size = self.images[0].nbytes
         for start in (rows * size).tolist():
             page = start // mmap.PAGESIZE * mmap.PAGESIZE
@@ -73,14 +70,10 @@ class ImageStore:
     def mean_std(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Mean and standard deviation of each channel, (3,) and (3,), of pixel values from 0 to 1.
 
-        Over the readable images among `rows`, or an even sample of 4096 of them. Raises InputError if there are none.
+        Over the images of `rows`, which are readable, or an even sample of 4096 of them.
         """
-        chosen = rows[self.readable[rows]]
-        if not len(chosen):
-            raise InputError(f"none of the {len(rows):,} images of these rows could be read; is --images right?")
-        chosen = chosen[evenly_spread(len(chosen), _STATISTICS_SAMPLE)]
         counts = np.zeros((3, 256), dtype=np.int64)
-        for row in chosen:
+        for row in rows[evenly_spread(len(rows), _STATISTICS_SAMPLE)]:
             for channel in range(3):
                 counts[channel] += np.bincount(self.images[row, ..., channel].ravel(), minlength=256)
         levels, weights = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
@@ -100,75 +93,47 @@ def decode_all(
 ) -> ImageStore:
     """Decode N images, each once, into a store of `size` x `size` pixels.
 
-    `advance` is called in this thread with the number of images done since its last call. `workers` threads decode, by
-    default one per usable core. Above `memory_limit` bytes, by default half of what is available, the images lie in
-    the file ``images.u8`` of `folder`.
+    This thread calls `advance` with the number of images done since its last call. `workers` threads decode, by default
+    one per usable core. Above `memory_limit` bytes, by default half of what is available, the images lie in the file
+    ``images.u8`` of `folder`.
 
     Raises InputError where no image can be read, MachineError where the file cannot be made.
     """
     images = _allocate((len(paths), size, size, 3), folder, memory_limit)
-    stopped = threading.Event()
     digests = np.zeros(len(paths), dtype=np.int64)
-    work = functools.partial(_decode_rows, images, digests, paths, fit, stopped)
     reasons: dict[int, str] = {}
-    workers = workers or _usable_cores()
-    with quiet_pillow(), ThreadPoolExecutor(workers) as pool:
+    work = functools.partial(_decode_rows, images, digests, paths, fit)
+    chunks = [range(len(paths))[start : start + _ROWS_PER_TASK] for start in range(0, len(paths), _ROWS_PER_TASK)]
+    with quiet_pillow(), ThreadPoolExecutor(workers or _usable_cores()) as pool:
         try:
-            for rows, failed in _tasks(pool, work, len(paths), in_flight=2 * workers):
+            for rows, failed in zip(chunks, pool.map(work, chunks), strict=True):
                 reasons |= failed
                 if advance is not None:
                     advance(len(rows))
         finally:
-            stopped.set()  # so that Ctrl-C waits for no more than the image at hand
+            pool.shutdown(cancel_futures=True)  # so that Ctrl-C waits for no more than the images at hand
     if len(reasons) == len(paths):
-        raise nothing_readable(len(paths), [f"{shortened(str(paths[row]))}: {reasons[row]}" for row in sorted(reasons)])
+        raise nothing_readable(len(paths), [f"{shortened(str(paths[row]))}: {why}" for row, why in reasons.items()])
     readable = np.ones(len(paths), dtype=np.bool_)
     readable[list(reasons)] = False
-    return ImageStore(images=images, readable=readable, reasons=dict(sorted(reasons.items())), digests=digests)
-
-
-def _mapping(images: npt.NDArray[np.uint8]) -> mmap.mmap | None:
-    base: object = images.base
-    return base if isinstance(base, mmap.mmap) else None
+    return ImageStore(images=images, readable=readable, reasons=reasons, digests=digests)
 
 
 def _decode_rows(
-    images: npt.NDArray[np.uint8],
-    digests: npt.NDArray[np.int64],
-    paths: Sequence[Path],
-    fit: Fit,
-    stopped: threading.Event,
-    rows: range,
+    images: npt.NDArray[np.uint8], digests: npt.NDArray[np.int64], paths: Sequence[Path], fit: Fit, rows: range
 ) -> dict[int, str]:
-    """Fill `rows` of `images` (N, S, S, 3) and `digests` (N,) until `stopped`; why some cannot be read, by row."""
+    """Fill `rows` of `images` (N, S, S, 3) and `digests` (N,); returns why some cannot be read, by row."""
     failed = {}
     for row in rows:
-        if stopped.is_set():
-            break
         try:
             images[row] = decode(paths[row], images.shape[1], fit)
-            # of all digests in hashlib the fastest where the processor has instructions for it, as most have
+            # of hashlib's digests the fastest where the processor has instructions for it, as most have
             digest = hashlib.sha1(images[row].data, usedforsecurity=False).digest()
             digests[row] = int.from_bytes(digest[:8], "big", signed=True)
         except UnreadableImageError as error:
             images[row] = 0
             failed[row] = str(error)
     return failed
-
-
-def _tasks(
-    pool: ThreadPoolExecutor, work: Callable[[range], dict[int, str]], total: int, in_flight: int
-) -> Iterator[tuple[range, dict[int, str]]]:
-    """Chunks of rows with their results, as they get done; never more than `in_flight` of them wait or run."""
-    chunks = (range(start, min(start + _ROWS_PER_TASK, total)) for start in range(0, total, _ROWS_PER_TASK))
-    pending: dict[Future[dict[int, str]], range] = {}
-    while True:
-        for rows in itertools.islice(chunks, in_flight - len(pending)):
-            pending[pool.submit(work, rows)] = rows
-        if not pending:
-            return
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            yield pending.pop(future), future.result()
 
 
 def _allocate(shape: tuple[int, int, int, int], folder: Path, memory_limit: int | None) -> npt.NDArray[np.uint8]:
@@ -185,7 +150,7 @@ def _allocate(shape: tuple[int, int, int, int], folder: Path, memory_limit: int 
             path.unlink()  # what could be taken of a full disk
         raise MachineError(
             f"{path} cannot be made: {str(error.strerror).lower()}; {shape[0]:,} images of {shape[1]} x {shape[2]} "
-            f"pixels need {size / 1e9:.1f} GB there; free some space or choose a smaller --image-size"
+            f"pixels need {size / 1e9:.1f} GB there; free some space or choose a smaller `image_size`"
         ) from error
 
 

@@ -5,8 +5,9 @@ Rows are counted from 1, the first one below the header; blank lines of a CSV do
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -14,6 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from noisyknn.data.formats import (
     NUMBER,
@@ -31,6 +33,7 @@ Format = Literal["csv", "parquet"]
 Label = str | int | float | bool
 PATH_COLUMNS = ("path", "filename", "file", "image")
 LABEL_COLUMNS = ("noisy_label", "given_label", "label")
+_WHOLE_NUMBER = re.compile(r"(-?)0*(0|[1-9][0-9]*)(?:\.0*)?")
 MISSING_TEXT = ("nan", "<na>")  # how pandas and numpy print a missing value; "none" and "NA" may be real classes
 
 
@@ -43,11 +46,22 @@ class Table:
     """What messages call it: its path, or ``standard input``."""
     typed: bool
     """Whether the source knows types (Parquet, DataFrame), or all was text (CSV)."""
+    arrow: pa.Table | None = None
+    """What a Parquet file holds; `frame` shows it in pandas."""
+
+    def with_columns(self, columns: pd.DataFrame) -> pd.DataFrame | pa.Table:
+        """The table as it was read, followed by these columns."""
+        if self.arrow is None:
+            return self.frame.assign(**{str(name): cells for name, cells in columns.items()})
+        arrow = self.arrow
+        for name, cells in columns.items():
+            arrow = arrow.append_column(name, pa.array(cells))
+        return arrow
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """A table with its paths and labels found and checked: N rows, one per image, and C classes."""
+    """A table whose paths and labels are found and checked: N rows, one per image, and C classes."""
 
     table: Table
     path_column: str
@@ -60,31 +74,46 @@ class LabelTable:
     """(N,) class index of each row's given label; -1 where the row has none."""
 
     def as_column(self, labels: npt.NDArray[np.int64]) -> pd.Series:
-        """Class indices (N,) as a column of the very type of the given labels; where one is -1, the cell as it was."""
-        column = self.table.frame[self.label_column]
-        rows = np.arange(len(column))
-        labelled = self.given_labels >= 0
-        example = np.zeros(len(self.classes), dtype=np.int64)  # per class, a row that has it: its cell is what to copy
-        example[self.given_labels[labelled]] = rows[labelled]
-        return column.take(np.where(labels >= 0, example[labels], rows)).set_axis(column.index)
+        """Class indices (N,) as a column of the type of the given labels; a row of -1 keeps its cell."""
+        return relabel(self.table.frame[self.label_column], self.given_labels, labels)
+
+
+def relabel(column: pd.Series, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> pd.Series:
+    """The cells of `column` (N,), of classes `before` (N,), changed to the classes `after` (N,).
+
+    A changed cell is a copy of the first cell of its new class, so type and spelling stay. A class of -1 in `after`
+    keeps the cell; every other one must occur in `before`.
+    """
+    present, first_row = np.unique(before, return_index=True)
+    kept = (after == before) | (after < 0)
+    rows = np.where(kept, np.arange(len(before)), first_row[np.searchsorted(present, after)])
+    return column.take(rows).set_axis(column.index)
+
+
+def label_text(label: object) -> str:
+    """A label as text, the same for labels of the same value: ``3``, ``3.0`` and ``"3"`` all give ``"3"``."""
+    text = str(label).strip()
+    number = _WHOLE_NUMBER.fullmatch(text)
+    return number[1] + number[2] if number else text
 
 
 def format_of(path: Path, chosen: Format | None, option: str) -> Format:
-    """The format that a file's ending tells, else `chosen`; raises UsageError where neither does."""
+    """The format by the file's ending, else `chosen`; raises UsageError without either."""
     by_ending: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-    told = by_ending.get(path.suffix.lower(), chosen)
-    if told is None:
-        raise UsageError(f"{option} {path}: the ending does not tell the format; add --format csv or --format parquet")
-    return told
+    found = by_ending.get(path.suffix.lower(), chosen)
+    if found is None:
+        raise UsageError(f"{option} {path}: the ending does not tell the format; add `table_format` csv or parquet")
+    return found
 
 
 def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format | None = None) -> Table:
-    """Read a CSV or Parquet file, a binary stream or a DataFrame, which ``attrs["name"]`` may name in messages.
+    """Read a CSV or Parquet file, a binary stream or a DataFrame.
 
-    A stream is Parquet when it begins with Parquet's magic bytes. Raises InputError for what cannot be read.
+    Messages call a DataFrame by its ``attrs["name"]``. A stream that begins with Parquet's magic bytes is Parquet.
+    Raises InputError for what cannot be read.
     """
     if isinstance(source, pd.DataFrame):
-        table = Table(frame=source, name=str(source.attrs.get("name", "the DataFrame")), typed=True)
+        table = Table(frame=without_views(source), name=str(source.attrs.get("name", "the DataFrame")), typed=True)
     elif isinstance(source, Path):
         raw = _read_file(source)
         table = _parse(raw, str(source), format_of(source, chosen_format, "table"))
@@ -100,7 +129,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
         )
     if table.frame.empty:
         raise InputError(f"{table.name} has no rows")
-    return replace(table, frame=without_views(table.frame))
+    return table
 
 
 def _read_file(path: Path) -> bytes:
@@ -118,26 +147,23 @@ def _read_file(path: Path) -> bytes:
 
 
 def _parse(raw: bytes, name: str, chosen: Format) -> Table:
-    parse = parse_parquet if chosen == "parquet" else parse_csv
-    return Table(frame=parse(raw, name), name=name, typed=chosen == "parquet")
+    if chosen == "csv":
+        return Table(frame=parse_csv(raw, name), name=name, typed=False)
+    arrow, frame = parse_parquet(raw, name)
+    return Table(frame=frame, name=name, typed=True, arrow=arrow)
 
 
 def find_column(table: Table, candidates: Sequence[str], chosen: str | None, option: str) -> str:
     """The column `chosen`, or the first of `candidates` that the table has; raises InputError with the cure."""
     columns = list(table.frame.columns)
-    if chosen is not None:
-        if chosen in columns:
-            return chosen
-        raise InputError(
-            f"{table.name} has no column {quoted(chosen)} ({option}); its columns are {first_ten(columns)}"
-        )
-    for candidate in candidates:
+    for candidate in candidates if chosen is None else [chosen]:
         if candidate in columns:
             return candidate
-    raise InputError(
-        f"{table.name} has none of the columns {', '.join(candidates)}; its columns are {first_ten(columns)}; "
-        f"name the right one with {option}"
-    )
+    found = f"its columns are {first_ten(columns)}"
+    if chosen is not None:
+        raise InputError(f"{table.name} has no column {quoted(chosen)} ({option}); {found}")
+    names = ", ".join(candidates)
+    raise InputError(f"{table.name} has none of the columns {names}; {found}; name the right one with {option}")
 
 
 def read_labels(
@@ -149,8 +175,8 @@ def read_labels(
 ) -> LabelTable:
     """Read a table and check its columns of paths and labels; raises InputError naming rows, column and cure."""
     table = read_table(source, chosen_format=chosen_format)
-    path_column = find_column(table, PATH_COLUMNS, path_column, "--path-column")
-    label_column = find_column(table, LABEL_COLUMNS, label_column, "--label-column")
+    path_column = find_column(table, PATH_COLUMNS, path_column, "`path_column`")
+    label_column = find_column(table, LABEL_COLUMNS, label_column, "`label_column`")
     classes, given = encode_labels(table, label_column)
     return LabelTable(
         table=table,
@@ -168,7 +194,7 @@ def _check_paths(table: Table, column: str) -> list[str]:
     if odd := [f"row {row} ({type(cell).__name__})" for row, cell in enumerate(cells, 1) if not _is_path(cell)]:
         raise InputError(
             f"{where}: {counted(len(odd), 'row is', 'rows are')} not text: {first_ten(odd)}; "
-            "name the column of paths with --path-column"
+            "name the column of paths with `path_column`"
         )
     paths = ["" if cell is None else str(cell) for cell in cells]
     if empty := [row for row, path in enumerate(paths, 1) if not path.strip()]:
@@ -235,7 +261,7 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
 
 
 def note_spelled_missing(table: Table, column: str, note: Callable[[str], None]) -> None:
-    """Tell of labels that are taken for missing though something is written there: it might be a class."""
+    """Warn about labels such as ``nan`` that count as missing: one of them might be a class."""
     cells = [cell for cell in table.frame[column].tolist() if isinstance(cell, str)]
     spelled = [cell for cell in cells if cell.strip() and _is_missing(cell)]
     if spelled:
@@ -252,7 +278,7 @@ def _is_missing(cell: object) -> bool:
 
 
 def _kind(label: Label, typed: bool) -> str | None:
-    """What a label is, for messages; None where it cannot be one."""
+    """The kind of a label, for messages; None for what cannot be a label."""
     if isinstance(label, str):
         return "a number" if not typed and NUMBER.fullmatch(label) else "text"
     if isinstance(label, bool):
@@ -274,19 +300,16 @@ def _check_spelling(first_row: dict[Label, int], where: str) -> None:
         raise InputError(f"{where}: {first_ten(twins)} look like one class spelled in two ways; make them alike")
 
 
-def write_table(frame: pd.DataFrame, out: Path | BinaryIO, *, chosen_format: Format | None = None) -> None:
-    """Write a CSV or Parquet file, whole or not at all, or write to a binary stream (CSV unless told otherwise).
+def write_table(table: pd.DataFrame | pa.Table, out: Path | BinaryIO, *, chosen_format: Format | None = None) -> None:
+    """Write a CSV or Parquet file, whole or not at all, or write to a binary stream (CSV by default).
 
-    Raises MachineError where the file cannot be written; what a stream raises is left to its owner.
+    Raises MachineError where the file cannot be written. A stream's own errors pass through.
     """
+    chosen = format_of(out, chosen_format, "`out`") if isinstance(out, Path) else chosen_format
+    write = write_parquet if chosen == "parquet" else write_csv
     if isinstance(out, Path):
-        write = _writer(format_of(out, chosen_format, "--out"))
         with atomic_file(out) as file:
-            write(frame, file)
+            write(table, file)
     else:
-        _writer(chosen_format or "csv")(frame, out)
+        write(table, out)
         out.flush()
-
-
-def _writer(chosen: Format) -> Callable[[pd.DataFrame, BinaryIO], None]:
-    return write_parquet if chosen == "parquet" else write_csv

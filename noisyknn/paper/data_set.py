@@ -13,9 +13,9 @@ import pandas as pd
 
 from noisyknn.data.clothing1m import read_part
 from noisyknn.data.noise import NoiseName, inject, transition_rows
-from noisyknn.data.noise_sources import label_text, read_map
+from noisyknn.data.noise_sources import read_map
 from noisyknn.data.paths import resolve_paths
-from noisyknn.data.table import LabelTable, find_column, read_labels, read_table
+from noisyknn.data.table import LabelTable, find_column, label_text, read_labels, read_table
 from noisyknn.errors import InputError, UsageError, counted, first_ten
 from noisyknn.observer import Observer
 from noisyknn.paper.torchvision_data import write_parts
@@ -121,7 +121,7 @@ def parse_noise(noise: str) -> tuple[NoiseName, float]:
 def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
     """The table of true labels in `file`, or its first rows; raises InputError for a row without a label."""
     table = read_table(file)
-    table = dataclasses.replace(table, frame=table.frame[:rows])
+    table = dataclasses.replace(table, frame=table.frame[:rows], arrow=None)
     table.frame.attrs["name"] = table.name
     column = find_column(table, (TRUE, "true_label", "label"), column, "`label_column`")
     found = dataclasses.replace(read_labels(table.frame, label_column=column), table=table)

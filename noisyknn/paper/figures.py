@@ -188,7 +188,7 @@ def make_figure(
     kind = FIGURES[name]
     for option, value in (("every", every), ("k", settings.get("k")), ("episodes", settings.get("episodes"))):
         if value is not None and option not in kind.uses:
-            raise UsageError(f"--{option} does nothing in {name}; remove it")
+            raise UsageError(f"`{option}` does nothing in {name}; remove it")
     check_matplotlib()
     table = read_truth(labels, label_column, rows)
     make_folder("`out`", out)

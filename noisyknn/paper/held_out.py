@@ -10,10 +10,9 @@ import torch
 from noisyknn.config import Config
 from noisyknn.data.augment import Pixels
 from noisyknn.data.images import Fit
-from noisyknn.data.noise_sources import label_text
 from noisyknn.data.paths import resolve_paths
 from noisyknn.data.store import ImageStore, decode_all
-from noisyknn.data.table import LabelTable
+from noisyknn.data.table import LabelTable, label_text
 from noisyknn.errors import InputError, MachineError, counted, first_ten, quoted
 from noisyknn.models.model_file import load_model
 from noisyknn.observer import Observer

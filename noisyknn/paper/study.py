@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from noisyknn.data.images import some_unreadable
-from noisyknn.data.noise_sources import label_text
 from noisyknn.data.store import decode_all
-from noisyknn.data.table import LabelTable, read_labels
+from noisyknn.data.table import LabelTable, label_text, read_labels
 from noisyknn.errors import InputError
 from noisyknn.knn.vote import poll
 from noisyknn.methods.algorithm1 import Task

@@ -590,9 +590,7 @@ def test_a_damaged_run_is_told_and_goes_on_without_the_file(clean: Cli, data: Pa
     (run / name).write_bytes(content)
     result = clean("--run-dir", run)
     assert result.code == 1
-    assert re.search(
-        rf"{run / name} is damaged \(.*\); remove that file, and the same command does what", result.stderr
-    )
+    assert re.search(rf"{run / name} is damaged \(.*\); delete it and rerun; that part is recomputed", result.stderr)
     (run / name).unlink()
     assert clean("--run-dir", run).code == 0
     clean("--out", data / "out" / "undisturbed.csv")

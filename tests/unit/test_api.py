@@ -61,7 +61,7 @@ def test_what_is_no_path(tmp_path: Path, name: str) -> None:
 
 
 def test_a_format_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="`format` 'xyz' is not one of csv, parquet"):
+    with pytest.raises(UsageError, match="`table_format` 'xyz' is not one of csv, parquet"):
         noisyknn.clean(tmp_path, TABLE, table_format="xyz")  # type: ignore[arg-type]
 
 

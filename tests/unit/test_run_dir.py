@@ -1,8 +1,6 @@
 import errno
 import json
 import os
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,10 @@ IDENTITY: dict[str, Any] = {"input": {"rows": 3}, "config": {"seed": 0, "drops":
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "run.lock")
+
+
+def manifest_of(folder: Path) -> Any:
+    return json.loads((folder / "manifest.json").read_text())
 
 
 def enter(path: Path, *, overwrite: bool) -> None:
@@ -45,7 +47,7 @@ def test_a_new_run_has_a_manifest_of_its_identity(tmp_path: Path) -> None:
         assert run.load_history() == []
         assert not run.has_episodes()
     assert names(path) == ["manifest.json"]
-    assert json.loads((path / "manifest.json").read_text()) == {
+    assert manifest_of(path) == {
         "input": {"rows": 3},
         "config": {"seed": 0, "drops": [60, 90]},
         "key": IDENTITY["key"],
@@ -96,9 +98,9 @@ def test_a_finished_run_keeps_its_episodes_and_results_but_no_work_files(tmp_pat
     begin(tmp_path)
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         run.finish({"recovery": 0.5})
-        assert run.manifest["status"] == "finished"
-        assert run.manifest["results"] == {"recovery": 0.5}
-        assert run.manifest["input"] == {"rows": 3}
+        assert manifest_of(run.path)["status"] == "finished"
+        assert manifest_of(run.path)["results"] == {"recovery": 0.5}
+        assert manifest_of(run.path)["input"] == {"rows": 3}
     assert names(tmp_path) == ["episode-0000.safetensors", "history.json", "manifest.json"]
 
 
@@ -107,21 +109,23 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         run.finish({})
     before = names(tmp_path)
-    with pytest.raises(UsageError, match="is finished; --overwrite starts it anew"):
+    with pytest.raises(UsageError, match="is finished; `overwrite=True` starts it anew"):
         enter(tmp_path, overwrite=False)
     assert names(tmp_path) == before
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
         assert names(tmp_path) == ["manifest.json"]
-        assert run.manifest["status"] == "running"
+        assert manifest_of(run.path)["status"] == "running"
 
 
 def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -> None:
     begin(tmp_path, seed=1, lr=0.1)
-    with pytest.raises(UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); --overwrite starts"):
+    with pytest.raises(
+        UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); `overwrite=True` starts"
+    ):
         enter(tmp_path, overwrite=False)
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
         assert not run.has_episodes()
-        assert run.manifest["config"]["seed"] == 0
+        assert manifest_of(run.path)["config"]["seed"] == 0
 
 
 def test_only_one_process_works_in_a_run(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(UsageError, match=rf"holds files of something else \({named}\); name a new --run-dir"):
+    with pytest.raises(UsageError, match=rf"holds files of something else \({named}\); name a new `run_dir`"):
         enter(tmp_path, overwrite=overwrite)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
@@ -161,7 +165,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file is not a folder"):
         enter(tmp_path / "file", overwrite=True)
-    with pytest.raises(MachineError, match="Not a directory; --run-dir FOLDER keeps the run elsewhere"):
+    with pytest.raises(MachineError, match="Not a directory; `run_dir` FOLDER keeps the run elsewhere"):
         enter(tmp_path / "file" / "run", overwrite=True)
 
 
@@ -169,93 +173,43 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_what_is_damaged_is_named_and_without_it_the_run_goes_on(tmp_path: Path, name: str) -> None:
     begin(tmp_path)
     (tmp_path / name).write_bytes(b"\x00damaged")
-
-    def load(run: RunDirectory) -> list[object]:
-        return [run.load_last_episode(), run.load(1), run.load_history()]
-
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
-        with pytest.raises(MachineError, match=rf"{name} is damaged .*; remove that file, and the same command"):
-            load(run)
+        with pytest.raises(MachineError, match=rf"{name} is damaged .*; delete it and rerun; that part is recomputed"):
+            load_all(run)
         (tmp_path / name).unlink()
-        assert sum(bool(found) for found in load(run)) == 2
+        assert sum(bool(found) for found in load_all(run)) == 2
 
 
 def load_all(run: RunDirectory) -> list[object]:
     return [run.load_last_episode(), run.load(1), run.load_history()]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"a": 1}',
-        "3",
-        "[1]",
-        "[[]]",
-        '[{"epoch": 1}]',
-        '[{"episode": "0"}]',
-        '[{"episode": 0, "epoch": null}]',
-        '[{"episode": 0, "loss": NaN}]',
-        "[" * 100_000,
-    ],
-)
+@pytest.mark.parametrize("text", ['{"a": 1}', "3", "[" * 100_000])
 def test_json_that_is_no_history_is_damaged(tmp_path: Path, text: str) -> None:
     begin(tmp_path)
     (tmp_path / "history.json").write_text(text)
     with (
         open_run(tmp_path, IDENTITY, overwrite=False) as run,
-        pytest.raises(MachineError, match=r"history\.json is damaged .*; remove that file"),
+        pytest.raises(MachineError, match=r"history\.json is damaged .*; delete it and rerun"),
     ):
         run.load_history()
 
 
 @pytest.mark.parametrize("name", ["episode-0000.safetensors", "checkpoint.safetensors"])
-@pytest.mark.parametrize(
-    ("tensors", "metadata"),
-    [
-        ({"other": torch.tensor([1, 2])}, {}),
-        ({"labels": torch.tensor([1, 2, 3])}, {}),
-        ({"labels": torch.tensor([1, 999])}, {"episode": "1", "epochs_done": "5"}),
-        ({}, {"seal": "0"}),
-    ],
-)
-def test_state_that_the_run_has_not_written_is_damaged(
-    tmp_path: Path, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+@pytest.mark.parametrize("foreign", [True, False])
+def test_state_that_the_run_has_not_written_or_with_a_bit_changed_is_damaged(
+    tmp_path: Path, name: str, foreign: bool
 ) -> None:
     begin(tmp_path)
-    safetensors.torch.save_file(dict(tensors), tmp_path / name, dict(metadata))
+    file = tmp_path / name
+    if foreign:
+        safetensors.torch.save_file({"labels": torch.tensor([1, 999])}, file, {"episode": "1", "epochs_done": "5"})
+    else:
+        raw = file.read_bytes()
+        file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     with (
         open_run(tmp_path, IDENTITY, overwrite=False) as run,
-        pytest.raises(MachineError, match=rf"{name} is damaged \(not what this run has written\); remove that file"),
-    ):
-        load_all(run)
-
-
-@pytest.mark.parametrize("change", ["value", "shape", "dtype", "name", "metadata", "episode", "run"])
-def test_state_of_another_episode_or_run_or_with_a_bit_changed_is_damaged(tmp_path: Path, change: str) -> None:
-    begin(tmp_path)
-    file = tmp_path / "checkpoint.safetensors"
-    identity = IDENTITY
-    if change == "episode":
-        shutil.copy(tmp_path / "episode-0000.safetensors", tmp_path / "episode-0001.safetensors")
-    elif change == "run":
-        identity = IDENTITY | {"key": "of another run, whose folder these files were copied to"}
-    else:
-        old, new = {
-            "value": (bytes(8), bytes(7) + b"\x01"),
-            "shape": (b'"shape":[2]', b'"shape":[1,2]'),
-            "dtype": (b'"dtype":"F32"', b'"dtype":"I32"'),
-            "name": (b'"x":', b'"y":'),
-            "metadata": (b'"epochs_done":"5"', b'"epochs_done":"6"'),
-        }[change]
-        raw = file.read_bytes()
-        size = int.from_bytes(raw[:8], "little")
-        header, body = raw[8 : 8 + size], raw[8 + size :]
-        header, body = (header, body.replace(old, new)) if change == "value" else (header.replace(old, new), body)
-        assert header + body != raw[8:]
-        file.write_bytes(len(header).to_bytes(8, "little") + header + body)
-    with (
-        open_run(tmp_path, identity, overwrite=False) as run,
-        pytest.raises(MachineError, match="not what this run has written"),
+        pytest.raises(MachineError, match=rf"{name} is damaged \(its checksum is wrong\); delete it and rerun"),
     ):
         load_all(run)
 
@@ -268,13 +222,13 @@ def test_a_folder_whose_name_is_not_utf8_holds_a_run(tmp_path: Path) -> None:
         run.save(1, 5, {"x": torch.zeros(2, dtype=torch.bfloat16)})
         run.save_history([{"episode": 0}])
         assert all(load_all(run))
-        assert run.manifest["input"]["table"] == os.fsdecode(b"\xff")
+        assert manifest_of(run.path)["input"]["table"] == os.fsdecode(b"\xff")
 
 
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
     begin(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(MachineError, match=r"manifest\.json is damaged .*; remove that folder"):
+    with pytest.raises(MachineError, match=r"manifest\.json is damaged .*; delete its folder and rerun"):
         enter(tmp_path, overwrite=True)
     assert "episode-0000.safetensors" in names(tmp_path)
 
@@ -330,14 +284,14 @@ def test_outputs_in_a_run_directory_are_refused(tmp_path: Path, cache: Path) -> 
     (tmp_path / "link.csv").symlink_to(run / "x.csv")
     inside = [run / "x.csv", tmp_path / "link" / "x.csv", tmp_path / "link.csv", run / ".." / "run" / "x" / "y", run]
     for file in inside:
-        with pytest.raises(UsageError, match=rf"--out {file} lies in the run directory; write it elsewhere"):
-            refuse_inside(run, {"--summary": None, "--out": file})
-        refuse_inside(None, {"--out": file})
+        with pytest.raises(UsageError, match=rf"`out` {file} lies in the run directory; write it elsewhere"):
+            refuse_inside(run, {"`summary`": None, "`out`": file})
+        refuse_inside(None, {"`out`": file})
     for file in (tmp_path / "x.csv", tmp_path / "run.csv", run / ".." / "x.csv"):
-        refuse_inside(run, {"--out": file})
-    with pytest.raises(UsageError, match=r"--save-model .* lies in the run directory"):
-        refuse_inside(None, {"--save-model": cached / "x"})
-    refuse_inside(None, {"--save-model": cache / "x"})
+        refuse_inside(run, {"`out`": file})
+    with pytest.raises(UsageError, match=r"`save_model` .* lies in the run directory"):
+        refuse_inside(None, {"`save_model`": cached / "x"})
+    refuse_inside(None, {"`save_model`": cache / "x"})
 
 
 def test_a_named_run_is_never_removed(tmp_path: Path) -> None:
@@ -381,7 +335,7 @@ def test_a_removal_that_is_cut_short_leaves_a_run_that_goes_on(tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", die)
         with pytest.raises(KeyboardInterrupt):
-            RunDirectory(tmp_path, IDENTITY["key"], temporary=True).remove()
+            run_dir.remove(tmp_path)
     assert gone
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         assert run.has_episodes()

@@ -66,9 +66,9 @@ def test_numbers_and_text_of_the_same_value_are_the_same_label() -> None:
 def test_the_given_label_is_never_looked_for_in_the_truth() -> None:
     table = frame().rename(columns={"label": "noisy_label", "truth": "label"})
     assert read_corrected(table, truth_column="label").given.tolist() == [0, 0, 1, -1]
-    with pytest.raises(InputError, match="--label-column"):
+    with pytest.raises(InputError, match="`label_column`"):
         read_corrected(table.drop(columns="noisy_label"), truth_column="label")
-    with pytest.raises(UsageError, match="--label-column and --truth-column are both 'label'"):
+    with pytest.raises(UsageError, match="`label_column` and `truth_column` are both 'label'"):
         read_corrected(table, truth_column="label", label_column="label")
 
 
@@ -101,7 +101,7 @@ def test_a_table_without_corrected_labels_is_refused() -> None:
 
 
 def test_an_unknown_column_is_refused() -> None:
-    with pytest.raises(InputError, match=r"no column 'true'.*--truth-column"):
+    with pytest.raises(InputError, match=r"no column 'true'.*`truth_column`"):
         read_corrected(frame(), truth_column="true")
 
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 
-from noisyknn.data import images
 from noisyknn.data.images import (
     Fit,
     UnreadableImageError,
@@ -115,35 +114,23 @@ class TestResizing:
         with Image.open(path) as image:
             image.draft(None, (40, 40))
             assert image.size == (80, 100)
-            expected = image.resize((20, 20), Image.Resampling.BILINEAR)
-        assert abs(decode(path, 20, "squash").astype(int) - np.asarray(expected)).max() <= 1
-
-    @pytest.mark.parametrize("mode", ["RGBA", "P", "L", "I;16", "F", "1"])
-    @pytest.mark.parametrize("fit", ["squash", "crop"])
-    def test_strips_give_what_the_whole_gives(
-        self, tmp_path: Path, mode: str, fit: Fit, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        pixels = np.dstack([noise(123, 97), noise(123, 97, seed=1)[..., 0]])
-        plain = {"I;16": np.uint16, "F": np.float32}
-        image = (
-            Image.fromarray(pixels[..., 0].astype(plain[mode]))
-            if mode in plain
-            else Image.fromarray(pixels).convert(mode)
-        )
-        path = save(tmp_path / "a.tif", image)
-        whole = decode(path, 10, fit)
-        monkeypatch.setattr(images, "_STRIP", 97 * 9)
-        assert np.array_equal(decode(path, 10, fit), whole)
+            expected = image.resize((20, 20), Image.Resampling.BILINEAR, reducing_gap=2)
+        assert np.array_equal(decode(path, 20, "squash"), np.asarray(expected))
 
     @pytest.mark.parametrize("fit", ["squash", "crop"])
-    def test_shrinks_as_pillow_does(self, tmp_path: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(images, "_STRIP", 1)
+    def test_shrinks_as_pillow_does(self, tmp_path: Path, fit: Fit) -> None:
         image = Image.fromarray(noise(123, 97))
         cut = image if fit == "squash" else image.crop((0, 13, 97, 110))
         expected = cut.resize((10, 10), Image.Resampling.BILINEAR, reducing_gap=2)
         assert np.array_equal(decode(save(tmp_path / "a.png", image), 10, fit), np.asarray(expected))
 
-    def test_a_large_image_takes_little_more_memory_than_its_pixels(self, tmp_path: Path) -> None:
+    def test_transparent_images_shrink_as_they_look_on_white(self, tmp_path: Path) -> None:
+        image = Image.fromarray(np.dstack([noise(123, 97), noise(123, 97, seed=1)[..., 0]]))
+        white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        seen = decode(save(tmp_path / "a.png", image), 10, "squash").astype(int)
+        assert abs(seen - decode(save(tmp_path / "b.png", white), 10, "squash")).max() <= 2
+
+    def test_a_large_image_takes_no_more_than_twice_the_memory_of_its_pixels(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", Image.new("RGBA", (5000, 5000)))  # 100 MB decoded
         code = (
             "import resource, sys; from pathlib import Path; from noisyknn.data.images import decode\n"
@@ -151,7 +138,7 @@ class TestResizing:
             "before = peak(); decode(Path(sys.argv[1]), 32, 'crop'); print(peak() - before)"
         )
         done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
-        assert int(done.stdout) * (1 if sys.platform == "darwin" else 1024) < 150e6
+        assert int(done.stdout) * (1 if sys.platform == "darwin" else 1024) < 250e6
 
 
 class TestColours:
@@ -318,6 +305,24 @@ class TestFramesAndOrientation:
         assert decoded[:3].max() < 30
         assert decoded[5:].min() > 225
 
+    def test_orientation_in_xmp_counts_too(self, tmp_path: Path) -> None:
+        halves = np.zeros((16, 16, 3), dtype=np.uint8)
+        halves[:, 8:] = 255
+        xmp = b'<x tiff:Orientation="6"/>'
+        decoded = decode(save(tmp_path / "a.jpg", Image.fromarray(halves), xmp=xmp), 8, "squash")
+        assert decoded[:3].max() < 30
+        assert decoded[5:].min() > 225
+
+    def test_a_damaged_tag_beside_the_orientation_does_no_harm(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Make], exif[ExifTags.Base.Orientation], exif[ExifTags.Base.UserComment] = "x" * 6, 6, b"text"
+        raw = exif.tobytes().replace(b"\x92\x86\0\x07", b"\x92\x86\0\x01")  # a text that is told to be numbers
+        halves = np.zeros((16, 16, 3), dtype=np.uint8)
+        halves[:, 8:] = 255
+        with quiet_pillow():
+            decoded = decode(save(tmp_path / "a.jpg", Image.fromarray(halves), exif=raw), 8, "squash")
+        assert decoded[:3].max() < 30
+
     @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x63\x01", b"Exif\0\0nonsense"])
     def test_damaged_exif_does_not_damage_the_picture(self, tmp_path: Path, exif: bytes) -> None:
         path = save(tmp_path / "a.jpg", Image.new("RGB", (8, 8), (90, 90, 90)), exif=exif)
@@ -447,7 +452,7 @@ class TestTypicalSize:
     def test_nothing_readable(self, tmp_path: Path) -> None:
         paths = [tmp_path / f"gone{i}.png" for i in range(3)]
         with pytest.raises(
-            InputError, match=r"none of the 3 images .*gone0\.png: no such file, .*gone1.*is --images right"
+            InputError, match=r"none of the 3 images .*gone0\.png: no such file, .*gone1.*is `images` right"
         ):
             typical_size(paths, sample=2)
 

@@ -10,13 +10,12 @@ from noisyknn.data.noise import (
     NoiseName,
     inject,
     largest_flips,
-    noisy_column,
     realised_counts,
     realised_rate,
     shares,
     transition_rows,
 )
-from noisyknn.data.table import Label
+from noisyknn.data.table import Label, relabel
 from noisyknn.errors import InputError, UsageError
 
 ANIMALS: Sequence[Label] = ["cat", "dog", "fox", "owl"]
@@ -57,7 +56,7 @@ def test_rows_sum_to_one(noise: NoiseName, rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [-0.01, 1.01, float("nan")])
 def test_refuses_a_rate_that_is_no_probability(rate: float) -> None:
-    with pytest.raises(UsageError, match="--rate"):
+    with pytest.raises(UsageError, match="`rate`"):
         matrix_of("uniform", ANIMALS, rate)
 
 
@@ -67,7 +66,7 @@ def test_refuses_symmetric_noise_of_one_class() -> None:
 
 
 def test_refuses_asymmetric_noise_without_a_map() -> None:
-    with pytest.raises(UsageError, match="--map"):
+    with pytest.raises(UsageError, match="`map`"):
         matrix_of("asymmetric", ANIMALS, 0.5)
 
 
@@ -166,9 +165,9 @@ def test_largest_flips_leave_out_the_diagonal_and_zeros() -> None:
         pd.Series(["cat", "dog", None, "dog"], dtype="category"),
     ],
 )
-def test_noisy_column_keeps_type_index_and_cells_without_a_label(cells: pd.Series) -> None:
+def test_a_changed_column_keeps_type_index_and_cells_without_a_label(cells: pd.Series) -> None:
     cells.index = pd.Index([10, 10, 12, 13])
-    changed = noisy_column(cells, np.array([0, 1, -1, 1]), np.array([1, 1, -1, 0]))
+    changed = relabel(cells, np.array([0, 1, -1, 1]), np.array([1, 1, -1, 0]))
     first, second, missing, _ = cells.tolist()
     pd.testing.assert_series_equal(
         changed, pd.Series([second, second, missing, first], index=cells.index, dtype=cells.dtype)

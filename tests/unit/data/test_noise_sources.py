@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noisyknn.data.noise_sources import CIFAR100_CLASSES, label_text, read_map, read_matrix
+from noisyknn.data.noise_sources import CIFAR100_CLASSES, read_map, read_matrix
 from noisyknn.errors import InputError
 
 # the superclass of each fine class, as CIFAR-100's own files give them
@@ -13,23 +13,6 @@ COARSE_TEXT = (
     "16 19 2 4 6 19 5 5 8 19 18 1 2 15 6 0 17 8 14 13"
 )
 COARSE = COARSE_TEXT.split()
-
-
-@pytest.mark.parametrize(
-    ("label", "text"),
-    [(3, "3"), (3.0, "3"), ("3", "3"), ("3.0", "3"), ("03", "3"), (-1, "-1"), (0, "0"), ("cat ", "cat"), ("3a", "3a")],
-)
-def test_labels_of_the_same_value_have_the_same_text(label: object, text: str) -> None:
-    assert label_text(label) == text
-
-
-@pytest.mark.parametrize("label", [10, "1_0", "1.5", 1.5, "", "v1.0", True])
-def test_other_labels_do_not_become_numbers(label: object) -> None:
-    assert label_text(label) == str(label)
-
-
-def test_long_numbers_stay_apart() -> None:
-    assert label_text("9007199254740993") != label_text(9007199254740992)
 
 
 def test_mnist() -> None:

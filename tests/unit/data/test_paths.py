@@ -47,7 +47,7 @@ def test_two_leading_slashes_are_one(tmp_path: Path) -> None:
 def test_refuses_what_leaves_the_folder(tmp_path: Path, path: str) -> None:
     root = tmp_path / "images"
     root.mkdir()
-    with pytest.raises(InputError, match=r"labels\.csv, column 'path': 1 path leads .*row 2: .*--images"):
+    with pytest.raises(InputError, match=r"labels\.csv, column 'path': 1 path leads .*row 2: .*`images`"):
         resolve_paths(root, ["fine.png", path], WHERE)
 
 
@@ -80,13 +80,13 @@ def test_paths_may_name_the_folder_behind_a_linked_root(tmp_path: Path) -> None:
 
 
 def test_the_folder_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--images .*gone: no such folder"):
+    with pytest.raises(InputError, match=r"`images` .*gone: no such folder"):
         resolve_paths(tmp_path / "gone", [], WHERE)
 
 
 def test_the_folder_must_not_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"--images .*file: not a folder"):
+    with pytest.raises(InputError, match=r"`images` .*file: not a folder"):
         resolve_paths(tmp_path / "file", [], WHERE)
 
 

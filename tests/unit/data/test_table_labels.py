@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from noisyknn.data.table import Label, Table, encode_labels, read_labels, read_table, write_table
+from noisyknn.data.table import Label, Table, encode_labels, label_text, read_labels, read_table, write_table
 from noisyknn.errors import InputError
 
 Indices = npt.NDArray[np.int64]
@@ -240,3 +240,23 @@ def test_index_minus_one_keeps_the_cell_of_its_row() -> None:
     assert given.tolist() == [0, -1, -1, 1]
     assert table.as_column(given).tolist() == ["cat", "NaN", "", "dog"]
     assert table.as_column(np.array([1, -1, 0, 0])).tolist() == ["dog", "NaN", "cat", "cat"]
+
+
+# Labels as text
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [(3, "3"), (3.0, "3"), ("3", "3"), ("3.0", "3"), ("03", "3"), (-1, "-1"), (0, "0"), ("cat ", "cat"), ("3a", "3a")],
+)
+def test_labels_of_the_same_value_have_the_same_text(label: object, text: str) -> None:
+    assert label_text(label) == text
+
+
+@pytest.mark.parametrize("label", [10, "1_0", "1.5", 1.5, "", "v1.0", True])
+def test_other_labels_do_not_become_numbers(label: object) -> None:
+    assert label_text(label) == str(label)
+
+
+def test_long_numbers_stay_apart() -> None:
+    assert label_text("9007199254740993") != label_text(9007199254740992)
