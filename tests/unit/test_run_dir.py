@@ -120,7 +120,7 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
 def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -> None:
     begin(tmp_path, seed=1, lr=0.1)
     with pytest.raises(
-        UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); `overwrite=True` starts"
+        UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); `overwrite=True`"
     ):
         enter(tmp_path, overwrite=False)
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:

@@ -96,7 +96,7 @@ def test_no_row_may_have_several_truths_in_the_other_table() -> None:
 
 
 def test_a_table_without_corrected_labels_is_refused() -> None:
-    with pytest.raises(InputError, match="does not come from `noisyknn clean`"):
+    with pytest.raises(InputError, match="does not come from noisyknn clean"):
         read_corrected(frame().drop(columns="corrected_label"), truth_column="truth")
 
 

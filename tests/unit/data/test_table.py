@@ -63,7 +63,7 @@ def test_the_ending_tells_the_format_and_else_the_option(name: str, chosen: Form
 @pytest.mark.parametrize("name", ["labels.txt", "labels", "labels.csv.bak", ".csv"])
 def test_an_unknown_ending_names_the_option_format(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"path,label\na.png,cat\n")
-    with pytest.raises(UsageError, match=f"{name}: the ending does not tell .* `table_format` csv or `format` parquet"):
+    with pytest.raises(UsageError, match=f"{name}: the ending does not tell .* `table_format` csv or parquet"):
         read_table(tmp_path / name)
     assert read_table(tmp_path / name, chosen_format="csv").frame["label"].tolist() == ["cat"]
 
