@@ -182,9 +182,7 @@ def _prepare(path: Path, identity: Mapping[str, object], overwrite: bool) -> Non
             return
         if not overwrite:
             what = f"belongs to another run ({first_ten(differing)})" if differing else "is finished"
-            raise UsageError(
-                f"the run in {path} {what}; `overwrite=True` starts anew, another `run_dir` keeps it"
-            )
+            raise UsageError(f"the run in {path} {what}; `overwrite=True` starts anew, another `run_dir` keeps it")
         _empty(path)
     write_json(path / _MANIFEST, {**identity, "status": "running"})
 

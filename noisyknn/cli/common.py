@@ -120,7 +120,9 @@ def _options_of(command: Callable[..., None]) -> dict[str, str]:
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
         (declared,) = getattr(hint, "__metadata__", [None])
         if isinstance(declared, OptionInfo):
-            on, _, off = (declared.param_decls or (f"--{name.replace('_', '-')}",))[0].partition("/")
+            own = (declared.default, *(declared.param_decls or ()))  # within Annotated, the first lands in `default`
+            called = next((str(o) for o in own if str(o).startswith("--")), f"--{name.replace('_', '-')}")
+            on, _, off = called.partition("/")
             name = name.rstrip("_")  # of what Python has a name for already, such as map
             options |= {name: on, f"{name}=True": on, f"{name}=False": off}
     return options

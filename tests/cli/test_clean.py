@@ -557,7 +557,7 @@ def test_a_finished_run_is_no_result_until_it_is_started_anew(clean: Cli, data: 
     before = contents(data)
     result = clean("--run-dir", run, "--out", out)
     assert result.code == 2
-    assert f"the run in {run} is finished; --overwrite starts it anew, another --run-dir leaves it be" in result.stderr
+    assert f"the run in {run} is finished; --overwrite starts anew, another --run-dir keeps it" in result.stderr
     assert contents(data) == before
     result = clean("--run-dir", run, "--out", out, "--overwrite")
     assert result.code == 0

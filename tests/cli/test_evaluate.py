@@ -159,9 +159,9 @@ def test_simple_rules_are_compared_on_the_same_probabilities(cli: Cli, fixed: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop(columns="vote"), "does not come from `noisyknn clean --save-probabilities`"),
-        (lambda frame: frame[["path", "vote"]], "does not come from `noisyknn clean --save-probabilities`"),
-        (lambda frame: frame.drop(columns="path"), "does not come from `noisyknn clean --save-probabilities`"),
+        (lambda frame: frame.drop(columns="vote"), "is not a table of class probabilities from noisyknn clean"),
+        (lambda frame: frame[["path", "vote"]], "is not a table of class probabilities from noisyknn clean"),
+        (lambda frame: frame.drop(columns="path"), "is not a table of class probabilities from noisyknn clean"),
         (lambda frame: frame.iloc[:4], "has 4 rows, the corrected table 6"),
         (lambda frame: frame.rename(columns={"p(cat)": "p(cow)"}), "about other labels than the corrected table: cow"),
         (lambda frame: frame.assign(vote="cow"), "about other labels than the corrected table: cow"),
@@ -215,7 +215,7 @@ def test_what_is_refused(cli: Cli, options: list[str], code: int, message: str) 
 def test_a_table_of_another_origin_is_refused(cli: Cli) -> None:
     result = cli("evaluate", "-", "--truth-column", "truth", stdin=b"path,truth,label\na,x,x\n")
     assert result.code == 3
-    assert "does not come from `noisyknn clean`" in result.stderr
+    assert "does not come from noisyknn clean" in result.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

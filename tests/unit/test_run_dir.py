@@ -109,7 +109,7 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         run.finish({})
     before = names(tmp_path)
-    with pytest.raises(UsageError, match="is finished; `overwrite=True` starts it anew"):
+    with pytest.raises(UsageError, match="is finished; `overwrite=True` starts anew"):
         enter(tmp_path, overwrite=False)
     assert names(tmp_path) == before
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
@@ -119,9 +119,7 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
 
 def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -> None:
     begin(tmp_path, seed=1, lr=0.1)
-    with pytest.raises(
-        UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); `overwrite=True`"
-    ):
+    with pytest.raises(UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); `overwrite=True`"):
         enter(tmp_path, overwrite=False)
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
         assert not run.has_episodes()
