@@ -47,15 +47,15 @@ class NoiseModel:
     def shifted(self, shift: Tensor) -> "NoiseModel":
         """More noise in every class, with the same pattern of flips.
 
-        `shift` (0-dim) is added to the log-odds of each class's share of the most noise there can be: that of labels
-        drawn from all classes alike, 1 - 1 / C.
+        `shift` (0-dim) is added to the log-odds of each class's rate as a share of the highest that leaves its own name
+        the commonest: 1 - 1 / C where flips go to all classes alike, 1/2 where they go to one.
         """
-        most = 1 - 1 / len(self.transition)
         rates = 1 - self.transition.diagonal()
         wrong = self.transition - torch.diag(1 - rates)
+        pattern = wrong / rates.clamp_min(LEAST)[:, None]
+        most = 1 / (1 + pattern.amax(1))
         shifted = most * torch.sigmoid((rates / most).clamp(LEAST, 1 - 1e-6).logit() + shift)
-        flips = wrong * (shifted / rates.clamp_min(LEAST))[:, None]
-        return NoiseModel(transition=flips + torch.diag(1 - shifted), growth=self.growth)
+        return NoiseModel(transition=pattern * shifted[:, None] + torch.diag(1 - shifted), growth=self.growth)
 
     def rate(self, prior: Tensor) -> Tensor:
         """Probability (N, C) that the label of each sample is wrong if it is of each true class."""
@@ -97,7 +97,8 @@ def reestimated(posterior: Tensor, given: Tensor, strength: float) -> Tensor:
     """The transition matrix (C, C) that labels `given` (N,) with P(y | x, ỹ) (N, C) speak for (the M step of EM).
 
     A class of few rows leans on the noise of all: a Dirichlet prior that counts for `strength` rows, in which labels
-    are wrong as often as on average and name each other class as often as wrong labels do.
+    are wrong as often as on average and name each other class as often as wrong labels do. The right name stays the
+    commonest of each class (diagonal dominance): otherwise a class of the network's making could take another's name.
     """
     classes = posterior.shape[1]
     right = torch.eye(classes, device=given.device)
@@ -106,6 +107,7 @@ def reestimated(posterior: Tensor, given: Tensor, strength: float) -> Tensor:
     share = (wrong.sum() + HALF) / (counts.sum() + 2 * HALF)
     named = (wrong.sum(0) + 1).expand(classes, classes) * (1 - right)
     counts = counts + strength * (share * named / named.sum(1, keepdim=True) + (1 - share) * right)
+    counts = torch.minimum(counts, counts.diagonal()[:, None])
     return counts / counts.sum(1, keepdim=True)
 
 

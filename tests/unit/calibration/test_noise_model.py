@@ -67,21 +67,31 @@ def test_the_matrix_is_counted_and_leans_on_the_average() -> None:
 
 
 def test_wrong_labels_of_a_class_without_rows_name_the_others_as_often_as_wrong_labels_do() -> None:
-    given = torch.tensor([2, 2, 2, 1, 0, 0])
-    truth = torch.tensor([0, 0, 0, 0, 0, 0])  # three labels name class 2 wrongly, one class 1
+    given = torch.tensor([2, 2, 2, 1, 0, 0, 0, 0])
+    truth = torch.zeros(8, dtype=torch.int64)  # three labels name class 2 wrongly, one class 1
     found = reestimated(torch.nn.functional.one_hot(truth, 4).float(), given, STRENGTH)[3]
-    wrong = (4 + HALF) / (6 + 2 * HALF)
+    wrong = (4 + HALF) / (8 + 2 * HALF)
     assert found.tolist() == pytest.approx([wrong / 7, wrong * 2 / 7, wrong * 4 / 7, 1 - wrong])
 
 
-def test_noise_is_shifted_up_to_that_of_labels_at_random_and_flips_stay_alike() -> None:
+def test_the_right_name_stays_the_commonest_of_a_class() -> None:
+    given = torch.tensor([1, 1, 1, 0, 2]).repeat(1000)
+    beliefs = torch.eye(3)[torch.zeros(5000, dtype=torch.int64)]  # three fifths of the first class are named the second
+    found = reestimated(beliefs, given, STRENGTH)[0]
+    assert found.tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
+
+
+def test_noise_is_shifted_until_a_wrong_name_is_as_common_and_flips_stay_alike() -> None:
     found = NoiseModel(transition=UNEVEN, growth=0.0).shifted(torch.tensor(0.5)).transition
     torch.testing.assert_close(found.sum(1), torch.ones(3))
     rates = 1 - UNEVEN.diagonal()
-    torch.testing.assert_close((1.5 * (1 - found.diagonal())).logit(), (1.5 * rates).logit() + 0.5)
+    commonest = torch.stack([row.clone().index_fill_(0, torch.tensor(c), 0).max() for c, row in enumerate(UNEVEN)])
+    most_wrong = 1 / (1 + commonest / rates)
+    torch.testing.assert_close(((1 - found.diagonal()) / most_wrong).logit(), (rates / most_wrong).logit() + 0.5)
     torch.testing.assert_close(found[0, 1] / found[0, 2], UNEVEN[0, 1] / UNEVEN[0, 2])
     most = NoiseModel(transition=UNEVEN, growth=0.0).shifted(torch.tensor(50.0)).transition
-    torch.testing.assert_close(most.diagonal(), torch.full((3,), 1 / 3))
+    torch.testing.assert_close(most.diagonal(), 1 - most_wrong)
+    torch.testing.assert_close(most.diagonal(), most.amax(1))
 
 
 def test_symmetric_noise_of_four_classes() -> None:
