@@ -176,12 +176,11 @@ def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
     """How far the labels might as well be drawn by their frequencies alone, whatever the evidence (N, C).
 
     That explanation and the calibration that was found are compared by their Bayesian information criterion (Schwarz
-    1978), in which the temperature and the offsets count as parameters.
+    1978). Both fit the sizes of the classes; the calibration has two parameters more, temperature and noise rate.
     """
     chance = -found.chances[given].log().mean()
     gained = len(given) * (float(chance) - _negative_log_likelihood(found, evidence, given))
-    cost = (len(found.chances) + 1) / 2 * math.log(len(given))
-    return MOST_DOUBT / (1 + math.exp(min(gained - cost, 700.0)))
+    return MOST_DOUBT / (1 + math.exp(min(gained - math.log(len(given)), 700.0)))
 
 
 def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:

@@ -323,3 +323,17 @@ def test_three_wrong_labels_among_thousands_are_found() -> None:
     beliefs = calibrate(made.logs, given).posterior(made.logs, given)
     assert torch.equal(beliefs[clear].argmax(1), made.truth[clear])
     assert int((beliefs.argmax(1) != given).sum()) < 3 + 5
+
+
+def test_weak_evidence_and_much_noise_are_told_from_labels_at_random() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(10, (5000,), generator=generator)
+    logits = 1.5 * torch.eye(10)[truth] + torch.randn(5000, 10, generator=generator)
+    flipped = (truth + torch.randint(1, 10, (5000,), generator=generator)) % 10
+    given = torch.where(torch.rand(5000, generator=generator) < 0.8, flipped, truth)
+    at_random = torch.randint(10, (5000,), generator=generator)
+    evidence = logits.log_softmax(1)
+    found = calibrate(evidence, given)
+    assert found.doubt < 0.01
+    assert found.noise.transition.diagonal().mean() == pytest.approx(0.2, abs=0.05)
+    assert calibrate(evidence, at_random).doubt > 0.4
