@@ -70,7 +70,7 @@ def test_doctor_on_a_machine_without_gpu_bf16_and_faiss(cli: Cli, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(machine, "bf16_features", list)
     monkeypatch.setattr("noisyknn.training.device.bf16_features", list)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("noisyknn.knn.faiss_search.is_installed", lambda: False)
     monkeypatch.setattr(machine, "_PACKAGES", ("noisyknn", "no-such-package"))
     shown = cli("doctor").stdout.decode()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]

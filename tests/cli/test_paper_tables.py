@@ -84,9 +84,9 @@ def test_cells_run_once_and_stand_beside_the_papers(
     printed = first.stdout.decode()
     assert "68.75 ± 0.04" in printed
     assert "97.79 ± 0.19" in printed
-    cut = "image size 20, width 0.25, precision fp32"
-    assert f"ours: ce: 300 rows, epochs 3, batch size 50, {cut}; selknn: " in printed
-    assert f"; selknn: 300 rows, epochs 3, episodes 2, batch size 50, k 5, {cut}\n" in printed
+    cut = "300 rows, width 0.25, image size 20"
+    assert f"ours: ce: {cut}, epochs 3, batch size 50, precision fp32; selknn: " in printed
+    assert f"; selknn: {cut}, episodes 2, epochs 3, batch size 50, k 5, precision fp32\n" in printed
     names = [f"mnist-symmetric-40-{cell}" for cell in ("ce-0", "ce-1", "selknn-0", "selknn-1")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells.csv", *names]
     assert sorted(path.name for path in (tmp_path / "out" / CELL).iterdir()) == ["cell.json", "settings.json"]
@@ -216,7 +216,7 @@ def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--methods", "elr"], 2, "--methods elr: choose from crossfit, iterknn, selknn, ce"),
+        (["--methods", "elr"], 2, "--methods elr: choose from crossfit, selknn, iterknn, ce"),
         (["--noise", "uniform-20"], 2, "--noise 'uniform-20' is not of the form symmetric-40"),
         (["--noise", "symmetric-200"], 2, "per cent .0 to 100"),
         (["--label-column", "truth"], 3, "has no column 'truth'"),
@@ -226,7 +226,7 @@ def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
         (["--download"], 2, "give either --torchvision or|--download goes with --torchvision"),
         (["--test-images", "."], 3, "100 files do not exist: 1697.png"),
         (["--methods", "selknn", "--k", "60"], 3, "selknn, symmetric-20: .*train.csv: too few rows for 60 neighbours"),
-        (["--methods", "pencil", "--epochs", "2"], 2, "--epochs 2 is too few for --method pencil"),
+        (["--methods", "pencil", "--epochs", "2"], 2, "--epochs 2 is too few for pencil"),
         (["--torchvision", "nowhere"], 2, "give either --torchvision or --images"),
         (["--out", __file__], 2, "is not a folder"),
     ],
@@ -285,7 +285,7 @@ def test_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
     missing = cli("paper", "table1", *few, "--torchvision", tmp_path, "--out", tmp_path / "other")
     assert missing.code == 3
     assert "--download fetches it" in missing.stderr
-    with pytest.raises(UsageError, match="holds something else; name another --out"):
+    with pytest.raises(UsageError, match="holds something else; name another `out`"):
         torchvision_data._write([], out / "data" / "mnist-test", Silent())
 
 
