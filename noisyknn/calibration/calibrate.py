@@ -1,19 +1,19 @@
-"""Calibrated probabilities of the true class, learnt from noisy labels alone.
+"""Calibrated probabilities of the true class, estimated from noisy labels alone.
 
 Symbols: N samples, C classes, y true class, ỹ given label.
 
     p(y | x) = softmax(τ · evidence + b),   P(ỹ | x) = Σ_y p(y | x) · P(ỹ | x, y)
 
-The temperature τ, the class offsets b and the noise P(ỹ | x, y) (`noisyknn.calibration.noise_model`) are those that
-make the given labels most likely: temperature scaling (Guo et al. 2017) seen through label noise, as in the forward
-correction of Patrini et al. (2017). Weak priors hold τ, b and the classes' sizes where labels say little.
+The fit finds the temperature τ, the class offsets b and the noise P(ỹ | x, y) (`noisyknn.calibration.noise_model`)
+that make the given labels most likely: temperature scaling (Guo et al. 2017) through label noise, as in the forward
+correction of Patrini et al. (2017). Weak priors hold τ, b and the class sizes where labels carry little information.
 
 The noise rate and τ compete: much noise and confident evidence explain labels almost as well as little noise and
 cautious evidence. So gradient steps fit both at once, starting from several noise rates. Expectation maximisation
-(Dempster et al. 1977) then gives each class noise of its own, as far as held-out labels support it: with few rows per
-class, the confusions of a network would otherwise pass for flips of the labels.
+(Dempster et al. 1977) then gives each class its own noise, as far as held-out labels support it: with few rows per
+class, the network's confusions would otherwise pass for label flips.
 
-Of the growth of noise with ambiguity, the largest value that MISFIT allows is taken.
+The noise may grow with ambiguity: the fit takes the largest growth that MISFIT allows.
 """
 
 import dataclasses
@@ -30,61 +30,61 @@ from noisyknn.calibration.noise_model import HALF, LEAST, NoiseModel, posterior,
 OFFSET_SPREAD = 0.5
 """Standard deviation of the Gaussian prior of class offsets, which keeps rare classes from being explained away."""
 SIZES = 0.05
-"""Weight, per label, of the Kullback-Leibler divergence of the classes' sizes from those among the given labels. Of two
-classes that are often confused labels hardly say which is the larger, and one must not swallow the other."""
+"""Weight, per label, of the Kullback-Leibler divergence of the class sizes from those among the given labels. Labels
+hardly tell which of two confused classes is larger; this prior keeps one from absorbing the other."""
 CONFIDENCE = 0.4
-"""Scale of the prior of log τ, -2 · log(1 + (log τ / CONFIDENCE)²), which has heavy tails, as Student's.
-It decides where labels do not: few labels, or labels that are mostly wrong, hardly tell confident evidence and much
-noise from cautious evidence and little noise. The prior takes the network for about as confident as it should be."""
+"""Scale of the log-prior of log τ, -2 · log(1 + (log τ / CONFIDENCE)²), heavy-tailed like Student's.
+It decides where labels do not: few labels, or mostly wrong ones, hardly distinguish confident evidence and much noise
+from cautious evidence and little noise. The prior assumes that the network is roughly calibrated."""
 SCALE_SPREAD = 0.5
-"""Standard deviation of the Gaussian prior of the logarithm of how sure a network is, relative to the others."""
+"""Standard deviation of the Gaussian prior of the log of a network's confidence, relative to the others."""
 ALIGNMENTS = 2
-"""How many times networks are made equally sure; the noise is then estimated again."""
+"""Rounds of making networks equally confident; each estimates the noise anew."""
 NOISES = (0.1, 0.5, 0.8)
-"""Noise rates that the fit starts from: a fit that starts from little noise may miss much, and the other way round."""
+"""Noise rates that the fit starts from: a start from little noise may miss much noise, and vice versa."""
 STRENGTHS = (1e5, 2500.0, 500.0, 100.0, 20.0)
-"""Rows that the average noise may count for in the estimate of each class's own noise, in descending order."""
+"""Candidate weights, in rows, of the average noise in the estimate of each class's own noise; descending."""
 ROUNDS = 50
-"""Most steps of expectation maximisation."""
+"""Maximum number of steps of expectation maximisation."""
 SETTLED = 3e-4
-"""Change of the transition matrix below which they end."""
+"""Change of the transition matrix below which these steps end."""
 GROWTHS = (0.0, 0.05, 0.1, 0.15, 0.2)
-"""Values of the growth of noise with ambiguity that are tried, in ascending order."""
+"""Candidate values of the growth of noise with ambiguity; ascending."""
 LITTLE = 0.1
-"""The one of them that labels must ask for before any is believed."""
+"""The candidate that labels must support before any growth is accepted."""
 MISFIT = 0.01
-"""Log-likelihood, per label that is believed wrong, by which more growth may be worse than the best and is still taken.
-Where people err, networks that have learnt their labels repeat it, and what is repeated speaks against noise."""
+"""Log-likelihood, per label that is probably wrong, by which a larger growth may fall short of the best growth.
+Networks trained on people's labels repeat people's errors, and repeated errors look like correct labels."""
 LIKELIER = 5.0
-"""Log-likelihood, of all labels together, that a little growth must gain to be believed. What a network of few images
-is unsure of would pass for ambiguous otherwise."""
+"""Log-likelihood, of all labels together, that the growth LITTLE must gain to be accepted. Otherwise, a network trained
+on few images would make images look ambiguous by its low confidence."""
 MOST_DOUBT = 0.5
-"""Labels that the evidence does not predict: either they are at random or the network has learnt nothing. Both are
-taken for equally likely; in the second case the labels stand."""
+"""Largest doubt. If the evidence does not predict the labels, either they are random or the network learnt nothing.
+Both count as equally likely; in the second case the labels stand."""
 TILE_ELEMENTS = 1 << 22
 """Rows times classes of one tile."""
 FIT_ELEMENTS, GROWTH_ELEMENTS = 1 << 22, 1 << 19
-"""Most rows times classes that parameters, and the growth, are learnt from; beyond it, a sample of the rows does."""
+"""Most rows times classes to fit the parameters, and the growth, to; larger data are sampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Turns evidence into probabilities."""
+    """Turns evidence into calibrated probabilities."""
 
     temperature: float
-    """τ, the factor on the evidence: below 1 where it is over-sure."""
+    """τ, the factor on the evidence: below 1 for overconfident evidence."""
     offsets: Tensor
     """b (C,)."""
     noise: NoiseModel
     strength: float
-    """Rows that the average noise counts for in the estimate of each class's own noise."""
+    """Weight, in rows, of the average noise in the estimate of each class's own noise."""
     chances: Tensor
     """Share (C,) of each class among the given labels."""
     doubt: float = 0.0
-    """Probability, up to MOST_DOUBT, that the given labels have nothing to do with the images."""
+    """Probability, up to MOST_DOUBT, that the given labels are unrelated to the images."""
 
     def prior(self, evidence: Tensor) -> Tensor:
-        """p(y | x) (N, C) float32, which does not look at the given label, from evidence (N, C)."""
+        """p(y | x) (N, C) float32 from evidence (N, C), without the given label."""
         return tiled(self._prior, evidence)
 
     def posterior(self, evidence: Tensor, given: Tensor) -> Tensor:
@@ -114,17 +114,17 @@ class Calibration:
 
 
 def tiled(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """`function` of tensors with N rows, the first of them (N, C), in tiles: what it needs in between stays small."""
+    """Apply `function` to tensors with N rows, the first (N, C), in tiles, to keep its temporary memory small."""
     tile_rows = max(1, TILE_ELEMENTS // tensors[0].shape[1])
     return torch.cat([function(*tile) for tile in zip(*(torch.split(t, tile_rows) for t in tensors), strict=True)])
 
 
 def aligned(evidence: Tensor, given: Tensor, judges: Tensor) -> Tensor:
-    """Evidence (N, C) with that of each network, which `judges` (N,) numbers from 0, made as sure as the others'.
+    """Rescale evidence (N, C) so that all networks, which `judges` (N,) numbers from 0, are equally confident.
 
-    One temperature then suits all. A network that learnt labels as they are given is surer than those that learnt
-    mixtures: taken at its word, it would break what the others know. Given labels (N,) are -1 where there is none, or
-    where the network has learnt the label; what is learnt from the rest holds for all that the network says.
+    One temperature then suits all. A network trained on the given labels is more confident than those trained on
+    mixtures, and would otherwise outweigh them. Given labels (N,) are -1 where there is none, or where the network was
+    trained on the label; the scale found on the other rows applies to all predictions of the network.
     """
     classes, networks = evidence.shape[1], int(judges.max()) + 1
     rows = _fit_rows(given, classes)
@@ -137,7 +137,7 @@ def aligned(evidence: Tensor, given: Tensor, judges: Tensor) -> Tensor:
 
 
 def _relative_scales(found: Calibration, evidence: Tensor, given: Tensor, network: Tensor, networks: int) -> Tensor:
-    """Factors (networks,), 1 in the geometric mean, under which the labels are likelier than with one temperature."""
+    """Factors (networks,), with geometric mean 1, that make the labels likelier than one temperature does."""
     logs = evidence.new_zeros(networks).requires_grad_()
     optimizer = torch.optim.LBFGS([logs], max_iter=20, line_search_fn="strong_wolfe")
     likelihood = found.noise.likelihood(evidence, given)
@@ -154,9 +154,9 @@ def _relative_scales(found: Calibration, evidence: Tensor, given: Tensor, networ
 
 
 def calibrate(evidence: Tensor, given: Tensor) -> Calibration:
-    """Learn from evidence (N, C), log-probabilities, and given labels (N,), -1 for none.
+    """Fit a calibration to evidence (N, C), log-probabilities, and given labels (N,), -1 for none.
 
-    The same input gives the same result, on a CPU bit for bit. One sample must have a label.
+    The same input gives the same result, on a CPU bit for bit. At least one sample must have a label.
     """
     classes = evidence.shape[1]
     rows = _fit_rows(given, classes)
@@ -173,10 +173,10 @@ def _noise_of(found: Calibration, evidence: Tensor, given: Tensor) -> float:
 
 
 def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
-    """How far the labels might as well be drawn by their frequencies alone, whatever the evidence (N, C).
+    """Probability that the labels are drawn by their frequencies alone, whatever the evidence (N, C).
 
-    That explanation and the calibration that was found are compared by their Bayesian information criterion (Schwarz
-    1978). Both fit the sizes of the classes; the calibration has two parameters more, temperature and noise rate.
+    The Bayesian information criterion (Schwarz 1978) compares that explanation with the calibration. Both fit the class
+    sizes; the calibration has two more parameters, temperature and noise rate.
     """
     chance = -found.chances[given].log().mean()
     gained = len(given) * (float(chance) - _negative_log_likelihood(found, evidence, given))
@@ -184,10 +184,10 @@ def _doubt(found: Calibration, evidence: Tensor, given: Tensor) -> float:
 
 
 def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibration:
-    """The calibration with the largest growth that the labels do not speak against, if they ask for growth at all.
+    """The calibration with the largest growth that the labels do not contradict, if they support growth at all.
 
-    They do if a LITTLE makes them LIKELIER. People do mislabel the ambiguous, so that is believed until the labels
-    become less likely by more than MISFIT allows.
+    They support it if the growth LITTLE raises their log-likelihood by LIKELIER. People do mislabel ambiguous images,
+    so more growth is accepted until the labels become less likely than MISFIT allows.
     """
     losses, candidates = [_negative_log_likelihood(simple, evidence, given)], [simple]
     for growth in GROWTHS[1:]:
@@ -201,15 +201,15 @@ def _with_growth(simple: Calibration, evidence: Tensor, given: Tensor) -> Calibr
 
 
 def _fit_rows(given: Tensor, classes: int) -> Tensor:
-    """Labelled rows to learn from."""
+    """Labelled rows to fit to."""
     rows = torch.nonzero(given >= 0)[:, 0]
     return rows[_sample(rows, FIT_ELEMENTS // classes)]
 
 
 def _sample(rows: Tensor, most: int) -> Tensor:
-    """Indices into `rows`, in order: all, or at random that many, the same each time.
+    """Ascending indices into `rows`: all of them, or a random `most`, the same each time.
 
-    Every so manieth row would do only where their order has no rhythm: many tables take the classes in turn.
+    Taking every n-th row would be biased where the order repeats: many tables list the classes in turn.
     """
     if len(rows) <= most:
         return torch.arange(len(rows), device=rows.device)
@@ -218,11 +218,11 @@ def _sample(rows: Tensor, most: int) -> Tensor:
 
 
 def _likeliest(evidence: Tensor, given: Tensor) -> Calibration:
-    """The likeliest calibration with noise that is the same on all images.
+    """The likeliest calibration with the same noise on all images.
 
-    Held-out labels decide how far classes may differ in their noise: each half of the rows is predicted by a fit to the
-    other half. More freedom must gain one nat (a factor of e in likelihood) for each class. The freest fit starts from
-    the flips that the likeliest classes by the evidence alone say.
+    Held-out labels decide how far classes may differ in their noise: a fit to each half of the rows predicts the other
+    half. More freedom must gain one nat (a factor of e in likelihood) for each class. The freest fit starts from the
+    flips between the evidence's likeliest classes and the given labels.
     """
     classes, start = evidence.shape[1], _start(evidence, given)
     voted = reestimated(one_hot(evidence.argmax(1), classes).to(evidence), given, STRENGTHS[-1])
@@ -242,7 +242,7 @@ def _likeliest(evidence: Tensor, given: Tensor) -> Calibration:
 
 
 def _start(evidence: Tensor, given: Tensor) -> Calibration:
-    """The likeliest temperature, offsets and noise rate, with noise that is the same for all classes."""
+    """The likeliest temperature, offsets and noise rate, with the same noise for all classes."""
     classes = evidence.shape[1]
     found = [
         Calibration(
@@ -260,7 +260,7 @@ def _start(evidence: Tensor, given: Tensor) -> Calibration:
 
 
 def _settled(start: Calibration, evidence: Tensor, given: Tensor, strength: float) -> Calibration:
-    """The likeliest calibration in which the average noise counts for `strength` rows in each class's own."""
+    """The likeliest calibration if the average noise counts for `strength` rows in each class's own noise."""
     found = dataclasses.replace(start, strength=strength)
     for _ in range(ROUNDS):
         before = found.noise.transition
@@ -274,16 +274,16 @@ def _settled(start: Calibration, evidence: Tensor, given: Tensor, strength: floa
 def _maximised(
     start: Calibration, noise: NoiseModel, evidence: Tensor, given: Tensor, steps: int, *, level: bool = False
 ) -> Calibration:
-    """The temperature and the offsets that make the labels most likely, given their noise.
+    """Fit the temperature and the offsets that make the labels most likely, given their noise.
 
-    With `level`, the noise rate is fitted too, and only the pattern of flips is given.
+    With `level`, fit the noise rate too; only the pattern of flips is given.
     """
     scale = torch.tensor(math.log(start.temperature), device=evidence.device).requires_grad_()
     offsets = start.offsets.clone().requires_grad_()
     shift = torch.zeros((), device=evidence.device, requires_grad=level)
     parameters = [scale, offsets, *([shift] if level else [])]
     optimizer = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
-    same = noise.likelihood(evidence, given) if noise.growth == 0 else None  # on all images: it ignores the prior
+    same = noise.likelihood(evidence, given) if noise.growth == 0 else None  # for all images: it ignores the prior
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""What becomes of each label, given how likely each class is. Symbols: N samples, C classes."""
+"""Decides on each label from the class probabilities. Symbols: N samples, C classes."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,17 @@ LIKELY = 0.5
 """Probability below which a label is more likely wrong than right."""
 
 DOUBTFUL = 0.05
-"""Probability that labels have nothing to do with the images from which on none is corrected carefully: what is then
-likeliest is the commonest class, whatever the image."""
+"""Probability that labels are unrelated to the images above which ``careful`` corrects none: the likeliest class is
+then the commonest one, whatever the image."""
 
 CARE = 1.5
-"""How many times as likely as the given label a careful correction must be: to break a right label is worse than to
-leave a wrong one. Of two rules that break as many labels this mends more than a minimal confidence alone."""
+"""A careful correction must be this many times as likely as the given label: breaking a right label is worse than
+keeping a wrong one. Of rules that break equally many labels, this fixes more than a minimum confidence alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Labels and what they are worth."""
+    """Corrected labels and their probabilities."""
 
     labels: Tensor
     """(N,) corrected labels, class indices."""
@@ -32,13 +32,13 @@ class Verdict:
 
 
 def decide(posterior: Tensor, given: Tensor, voted: Tensor, policy: PolicyName, min_confidence: float) -> Verdict:
-    """Decide on every label from P(y | x, ỹ) (N, C), given labels (N,), -1 for none, and the method's own (N,).
+    """Decide on every label from P(y | x, ỹ) (N, C), given labels (N,), -1 for none, and the method's vote (N,).
 
-    The probabilities of a sample may sum to less than 1: the rest is that it belongs to none of the classes.
+    A sample's probabilities may sum to less than 1: the rest is the probability that it belongs to no class.
 
-    ``careful`` replaces a label by the likeliest class if that has a probability of `min_confidence` or more and is
-    CARE times as likely, and keeps it otherwise; ``paper`` applies what the method voted, as Algorithm 3 does. Samples
-    without a label get one anyway.
+    ``careful`` replaces a label by the likeliest class if that class has at least probability `min_confidence` and is
+    CARE times as likely as the label; otherwise it keeps the label. ``paper`` applies the method's vote, as Algorithm 3
+    does. Samples without a label get one in any case.
     """
     top, likeliest = posterior.max(1)
     likely_right = torch.where(given >= 0, _probability(posterior, given.clamp_min(0)), 0.0)

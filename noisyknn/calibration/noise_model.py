@@ -1,14 +1,14 @@
-"""How noisy labels came to be: which true class became which given label, and how often.
+"""The noise model: which true class becomes which given label, and how often.
 
 Symbols: N samples, C classes, y true class, ỹ given label, T transition matrix (rows: true class, columns: given).
 
-A class matrix alone, P(ỹ | y) = T[y, ỹ], describes noise that does not look at the image. People err where images are
-hard to tell apart, so that the rate grows with the ambiguity of the image, and they confuse what looks alike:
+A class matrix alone, P(ỹ | y) = T[y, ỹ], describes noise that does not depend on the image. But people err on
+ambiguous images, so the noise rate grows with ambiguity, and they confuse classes that look alike:
 
     rate(x, y) = sigmoid(logit(1 - T[y, y]) + s · max(u(x) - CLEAR, 0)),   u(x) = log-odds against the likeliest class
     P(ỹ | x, y) = 1 - rate(x, y) for ỹ = y, else rate(x, y) · T[y, ỹ] · p(ỹ | x)^s, normalised over all ỹ ≠ y
 
-The one number s, 0 for noise that is the same everywhere, is the `growth` of the model.
+The single number s is the `growth` of the model; 0 means the same noise on all images.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 CLEAR = -4.0
-"""Log-odds against the likeliest class below which an image counts as clear: that class has 98 % and more."""
+"""Log-odds against the likeliest class below which an image counts as clear: that class has 98 % or more."""
 LEAST = 1e-9
-"""What probabilities are kept above, so that logarithms and quotients stay finite."""
+"""Lower bound of probabilities, so that logarithms and quotients stay finite."""
 HALF = 0.5
-"""Wrong labels, and right ones, that are taken for seen before any is (Jeffreys' prior)."""
+"""Pseudo-counts of wrong and of right labels (Jeffreys' prior)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class NoiseModel:
     transition: Tensor
     """T (C, C): probability of each given label for each true class, on clear images."""
     growth: float
-    """s from 0: how much more often, and how much more alike, ambiguous images are mislabelled."""
+    """s ≥ 0: how much ambiguity raises the noise rate and draws wrong labels to classes that look alike."""
 
     def likelihood(self, prior: Tensor, given: Tensor) -> Tensor:
         """P(ỹ | x, y) for every true class y (N, C) of samples with p(y | x) = `prior` (N, C), labels `given` (N,)."""
@@ -45,10 +45,10 @@ class NoiseModel:
         return torch.where(is_given, 1 - rate, rate * flip)
 
     def shifted(self, shift: Tensor) -> "NoiseModel":
-        """More noise in every class, with the same pattern of flips.
+        """The noise with its rate shifted in every class and the same pattern of flips.
 
-        `shift` (0-dim) is added to the log-odds of each class's rate as a share of the highest that leaves its own name
-        the commonest: 1 - 1 / C where flips go to all classes alike, 1/2 where they go to one.
+        `shift` (0-dim) is added to the log-odds of each class's rate, as a share of its maximum. At the maximum, the
+        class's own label is just the commonest: 1 - 1 / C if flips go to all classes equally, 1/2 if they go to one.
         """
         rates = 1 - self.transition.diagonal()
         wrong = self.transition - torch.diag(1 - rates)
@@ -58,7 +58,7 @@ class NoiseModel:
         return NoiseModel(transition=pattern * shifted[:, None] + torch.diag(1 - shifted), growth=self.growth)
 
     def rate(self, prior: Tensor) -> Tensor:
-        """Probability (N, C) that the label of each sample is wrong if it is of each true class."""
+        """Probability (N, C) that each sample's label is wrong, for each possible true class."""
         top = prior.amax(1).clamp(1e-6, 1 - 1e-6)
         ambiguity = (((1 - top) / top).log() - CLEAR).clamp_min(0)
         base = (1 - self.transition.diagonal()).clamp(LEAST, 1 - 1e-6).logit()
@@ -72,10 +72,10 @@ def posterior(prior: Tensor, likelihood: Tensor) -> Tensor:
 
 
 def of_copies(posteriors: Tensor, images: Tensor, given: Tensor) -> Tensor:
-    """P(y | x, ỹ) (N, C) after copies of an image, those of equal `images` (N,), have been asked together.
+    """P(y | x, ỹ) (N, C), pooled over copies of an image: rows with equal `images` (N,).
 
-    Their labels `given` (N,), -1 for none, count as one, which is their geometric mean: a label that is copied with its
-    image says no more than once, and of labels that contradict each other the image decides.
+    Copies share the geometric mean of those that have a label (`given` (N,) is -1 for none): a label copied with its
+    image counts once, and if labels contradict each other, the image decides.
     """
     _, kind, sizes = torch.unique(images, return_inverse=True, return_counts=True)
     rows = torch.nonzero(sizes[kind] > 1)[:, 0]
@@ -88,17 +88,17 @@ def of_copies(posteriors: Tensor, images: Tensor, given: Tensor) -> Tensor:
 
 
 def expected_counts(posterior: Tensor, given: Tensor) -> Tensor:
-    """How many samples of each true class (first) and given label to expect (C, C), from P(y | x, ỹ) (N, C)."""
+    """Expected numbers of samples (C, C) by true class (rows) and given label (columns), from P(y | x, ỹ) (N, C)."""
     classes = posterior.shape[1]
     return posterior.new_zeros(classes, classes).index_add_(1, given, posterior.T)
 
 
 def reestimated(posterior: Tensor, given: Tensor, strength: float) -> Tensor:
-    """The transition matrix (C, C) that labels `given` (N,) with P(y | x, ỹ) (N, C) speak for (the M step of EM).
+    """Estimate the transition matrix (C, C) from labels `given` (N,) and P(y | x, ỹ) (N, C): the M step of EM.
 
-    A class of few rows leans on the noise of all: a Dirichlet prior that counts for `strength` rows, in which labels
-    are wrong as often as on average and name each other class as often as wrong labels do. The right name stays the
-    commonest of each class (diagonal dominance): otherwise a class of the network's making could take another's name.
+    A class with few rows leans on the noise of all: a Dirichlet prior that counts for `strength` rows, with the average
+    noise rate and with wrong labels spread as they are on average. The right label stays the commonest of each class
+    (diagonal dominance): otherwise a class that the network made up could take another's name.
     """
     classes = posterior.shape[1]
     right = torch.eye(classes, device=given.device)
@@ -112,6 +112,6 @@ def reestimated(posterior: Tensor, given: Tensor, strength: float) -> Tensor:
 
 
 def symmetric(classes: int, rate: float) -> Tensor:
-    """The transition matrix (C, C) of labels of which a share `rate` is wrong, and names any other class alike."""
+    """The transition matrix (C, C) of symmetric noise: a share `rate` is wrong, spread evenly over other classes."""
     right = torch.eye(classes)
     return (1 - rate) * right + rate / (classes - 1) * (1 - right)

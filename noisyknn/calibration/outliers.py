@@ -1,11 +1,10 @@
-"""Images that belong to no class: those far from everything that was learnt. Symbols: N samples.
+"""Outliers: images that belong to no class, far from the training data. Symbols: N samples.
 
-Distances to the nearest neighbours in the space of normalised features tell images of another kind from those of the
-data (Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors). How far is far, the data say
-themselves: by the spread of the middle half of all samples, as in Tukey's fences (1977). What belongs to no class has
-a label at random: one that the image explains speaks against it (Bayes' rule). And it is like no class: the surer that
-the image is of one, the less it may be of none. How many there are, the data say too: where hardly any lies far out,
-those at the rim are the oddest of their class (empirical Bayes, by expectation maximisation).
+Distances to the nearest neighbours in the space of normalised features detect outliers (Sun et al. 2022,
+Out-of-Distribution Detection with Deep Nearest Neighbors). The interquartile range of all samples sets the scale, as in
+Tukey's fences (1977). By Bayes' rule, two facts speak against an outlier: its image explains its label, since outliers
+have random labels; and the prediction is confident, since outliers resemble no class. Empirical Bayes (expectation
+maximisation) estimates the share of outliers: if hardly any sample lies far out, the farthest ones are merely unusual.
 """
 
 import math
@@ -14,25 +13,25 @@ import torch
 from torch import Tensor
 
 FENCE = 2.2
-"""Interquartile ranges above the upper quartile of the log-distances at which a sample is as likely foreign as not, if
-one class has half of it and USUAL of all are foreign."""
+"""Interquartile ranges above the upper quartile of the log-distances at which a sample is an outlier with probability
+1/2, if its likeliest class has probability 1/2 and a share USUAL of all samples are outliers."""
 USUAL, USUAL_ROWS = 0.01, 1000
-"""Share of foreign images that is taken for usual, and how many rows of such data count beside those at hand."""
+"""Prior share of outliers, and the number of rows that this prior counts for."""
 ROUNDS = 50
 """Steps of expectation maximisation."""
 STEEPNESS = 4.0
-"""How fast, per interquartile range, the log-odds of being foreign rise there."""
+"""Rise of the log-odds of being an outlier per interquartile range."""
 SAME = 1e-3
-"""Distance below which a sample has copies; they do not say how far is far."""
+"""Distance below which a sample has copies; the quartiles exclude these."""
 QUANTILE_ROWS = 1 << 20
-"""Most samples that quartiles are taken of, evenly spread; torch sorts no more than some millions for them."""
+"""Most samples for the quartiles, evenly spaced; torch.quantile takes only some millions."""
 
 
 def foreign(distances: Tensor, surprise: Tensor, sureness: Tensor) -> Tensor:
     """Probability (N,) that each sample belongs to no class, from its mean distance (N,) to its neighbours.
 
-    `surprise` (N,) is how many times likelier its given label is at random than by its image, 1 where it has none;
-    `sureness` (N,) the probability of the likeliest class by the image alone.
+    `surprise` (N,) says how many times likelier its given label is at random than by its image, 1 where it has none;
+    `sureness` (N,) is the probability of the likeliest class by the image alone.
     """
     logs = distances.float().clamp_min(SAME).log()
     singular = logs[distances > SAME]

@@ -1,1 +1,1 @@
-"""How good a correction was."""
+"""Measures how good a correction is."""

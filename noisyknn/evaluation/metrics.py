@@ -1,7 +1,7 @@
 """How good a correction is, measured against the true labels.
 
 Labels are class indices (N,), -1 where there is none. Shares are of all rows given, so `recovery` is `given_accuracy`
-minus `broken` plus `fixed`. A figure that is not defined, such as the precision of no flag at all, is None.
+minus `broken` plus `fixed`. An undefined figure, such as the precision without any flag, is None.
 """
 
 import math
@@ -15,7 +15,7 @@ Flags = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float64]
 
 BINS = 15
-"""Intervals of the reliability table, as Guo et al. (2017) take."""
+"""Intervals of the reliability table, as in Guo et al. (2017)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class IssueMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """The rows whose confidence lies in one interval, closed above (and, the first, below)."""
+    """The rows whose confidence lies in one interval, which includes its upper end (the first also its lower end)."""
 
     low: float
     high: float
@@ -37,12 +37,12 @@ class ReliabilityBin:
     confidence: float
     """Mean confidence of these rows."""
     accuracy: float
-    """Share of them that are right."""
+    """Share of these rows that are right."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far stated probabilities are from what came true."""
+    """How far stated probabilities are from observed frequencies."""
 
     error: float
     """Expected calibration error: mean over rows of | accuracy - confidence | of their bin."""
@@ -62,20 +62,20 @@ class ClassMetrics:
     rows: int
     given_accuracy: float
     recovery: float
-    """At the same time the recall of the corrected labels."""
+    """Also the recall of the corrected labels."""
     corrected_precision: float | None
-    """Share of the rows corrected to this class that are of it."""
+    """Share of the rows with this corrected label that truly are of this class."""
     broken: float
     fixed: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Everything that is known of one correction."""
+    """All figures of one correction."""
 
     rows: int
     evaluated_rows: int
-    """Rows whose true label is known; the figures are of these."""
+    """Rows with a known true label; all figures refer to these."""
     given_accuracy: float
     recovery: float
     broken: float
@@ -101,18 +101,18 @@ def recovery(truth: Labels, corrected: Labels) -> float:
 
 
 def broken(truth: Labels, given: Labels, corrected: Labels) -> float:
-    """Share of rows that were right and were made wrong."""
+    """Share of rows whose right label was made wrong."""
     return float(np.mean((given == truth) & (corrected != truth)))
 
 
 def fixed(truth: Labels, given: Labels, corrected: Labels) -> float:
-    """Share of rows that were wrong, or without a label, and were made right."""
+    """Share of rows whose wrong or missing label was made right."""
     return float(np.mean((given != truth) & (corrected == truth)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuleMetrics:
-    """What a simple rule would have made of the same labels."""
+    """The figures of a simple rule on the same labels."""
 
     rule: str
     recovery: float
@@ -121,7 +121,7 @@ class RuleMetrics:
 
 
 def rule_metrics(rule: str, truth: Labels, given: Labels, corrected: Labels) -> RuleMetrics:
-    """The figures of labels `corrected` (N,) by a rule, over the rows whose `truth` (N,) is known."""
+    """The figures of a rule's labels `corrected` (N,), over the rows whose `truth` (N,) is known."""
     known = truth >= 0
     true, before, after = truth[known], given[known], corrected[known]
     return RuleMetrics(
@@ -134,7 +134,7 @@ def rule_metrics(rule: str, truth: Labels, given: Labels, corrected: Labels) -> 
 
 def issue_metrics(truth: Labels, given: Labels, is_issue: Flags) -> IssueMetrics:
     """Precision, recall and F1 of the flags (N,), among rows with a given label."""
-    from sklearn.metrics import precision_recall_fscore_support  # a second of imports that `clean` does without
+    from sklearn.metrics import precision_recall_fscore_support  # slow to import: a second, which `clean` saves
 
     labelled = given >= 0
     if not labelled.any():
@@ -150,7 +150,7 @@ def issue_metrics(truth: Labels, given: Labels, is_issue: Flags) -> IssueMetrics
 def auroc(truth: Labels, given: Labels, label_score: Scores) -> float | None:
     """Area under the ROC curve of `label_score` (N,), low for bad labels, among rows with a label and a score.
 
-    It is the chance that a wrong label scores lower than a right one; None where labels are all wrong or all right.
+    It is the probability that a wrong label scores lower than a right one; None if all labels are wrong or all right.
     """
     from sklearn.metrics import roc_auc_score  # as above
 
@@ -162,10 +162,10 @@ def auroc(truth: Labels, given: Labels, label_score: Scores) -> float | None:
 
 
 def calibration(confidence: Scores, right: Flags, bins: int = BINS) -> Calibration | None:
-    """How well `confidence` (N,), from 0 to 1, says how likely each row is `right` (N,); NaN rows do not count.
+    """How well `confidence` (N,), from 0 to 1, predicts whether each row is `right` (N,); NaN rows do not count.
 
     Expected calibration error over `bins` intervals of equal width (Guo et al. 2017, On Calibration of Modern Neural
-    Networks, Eq. 3). None where no row has a confidence.
+    Networks, Eq. 3). None if no row has a confidence.
     """
     stated = ~np.isnan(confidence)
     if not stated.any():
@@ -216,10 +216,10 @@ def evaluate(
     label_score: Scores | None = None,
     confidence: Scores | None = None,
 ) -> Evaluation:
-    """All figures over the rows whose `truth` is known, of which there must be one.
+    """All figures over the rows whose `truth` is known.
 
-    Those of `is_issue`, `label_score` and `confidence` are None, or empty, where these are not given. Raises ValueError
-    without a known truth.
+    Figures that need `is_issue`, `label_score` or `confidence` are None, or empty, without it. Raises ValueError if no
+    truth is known.
     """
     known = truth >= 0
     if not known.any():

@@ -1,6 +1,6 @@
-"""Simple rules for correcting labels, to compare a correction with. Symbols: N samples, K classes with predictions.
+"""Simple rules that correct labels, for comparison. Symbols: N samples, K classes with predictions.
 
-All but the first need predictions about each sample that were made without its label: ``clean --save-probabilities``.
+All but "keep everything" need held-out predictions for each sample: `save_probabilities` of `clean`.
 """
 
 import importlib.util
@@ -12,9 +12,9 @@ from noisyknn.evaluation.metrics import Labels, RuleMetrics, rule_metrics
 
 
 def compare(table: CorrectedTable, predictions: Predictions) -> tuple[RuleMetrics, ...]:
-    """The labels of `table`, and what each rule would have made of the given ones.
+    """The figures of the labels in `table`, and of each rule's labels.
 
-    cleanlab's is left out where it is not installed (`has_cleanlab`).
+    The rule of cleanlab is left out if that is not installed (`has_cleanlab`).
     """
     results = {
         "noisyknn": table.corrected,
@@ -33,7 +33,7 @@ def has_cleanlab() -> bool:
 
 
 def argmax(table: CorrectedTable, predictions: Predictions) -> Labels:
-    """The likeliest class (N,) of every sample, whatever label was given; that label where nothing is predicted."""
+    """The likeliest class (N,) of every sample; the given label where there is no prediction."""
     predicted = ~np.isnan(predictions.probabilities).any(axis=1)
     labels = table.given.copy()
     labels[predicted] = predictions.columns[predictions.probabilities[predicted].argmax(axis=1)]
@@ -41,7 +41,7 @@ def argmax(table: CorrectedTable, predictions: Predictions) -> Labels:
 
 
 def cleanlab_to_argmax(table: CorrectedTable, predictions: Predictions) -> Labels:
-    """Labels (N,) of which those that cleanlab's ``find_label_issues`` flags (its defaults) are set to the argmax.
+    """Labels (N,), with those that cleanlab's ``find_label_issues`` flags, by its defaults, set to the argmax.
 
     Samples without a label get the argmax as well. Source: Northcutt et al. 2021, Confident Learning.
     """
@@ -49,7 +49,7 @@ def cleanlab_to_argmax(table: CorrectedTable, predictions: Predictions) -> Label
 
     place = np.full(len(table.classes) + 1, -1)
     place[predictions.columns] = np.arange(len(predictions.columns))
-    label = place[table.given]  # of a sample without a label, -1 picks the last, which is -1
+    label = place[table.given]  # -1, for no label, picks the last entry, which is -1
     judged = (label >= 0) & ~np.isnan(predictions.probabilities).any(axis=1)
     flagged = table.given < 0
     flagged[judged] = find_label_issues(label[judged], predictions.probabilities[judged], n_jobs=1)

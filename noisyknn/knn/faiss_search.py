@@ -1,4 +1,4 @@
-"""Neighbour candidates by faiss (Douze et al., The Faiss library): exact flat L2, on a GPU if features are on it."""
+"""Neighbour candidates by faiss (Douze et al., The Faiss library): exact flat L2, on a GPU if the features are."""
 
 import functools
 import importlib.util
@@ -10,7 +10,7 @@ from torch import Tensor
 from noisyknn.errors import MachineError
 
 MOST_ON_GPU = 2048
-"""Neighbours that faiss can select on a GPU."""
+"""Most neighbours that faiss can select on a GPU."""
 
 
 @functools.cache
@@ -20,17 +20,17 @@ def is_installed() -> bool:
 
 
 def check_loads() -> None:
-    """Raise MachineError where faiss is installed but cannot be loaded: its GPU build needs CUDA's libraries."""
+    """Raise MachineError if faiss is installed but cannot be loaded: its GPU build needs CUDA's libraries."""
     try:
         import faiss  # noqa: F401
     except (ImportError, RuntimeError) as error:
-        raise MachineError(f"faiss is installed but cannot be loaded ({error}); `search` torch does without") from error
+        raise MachineError(f"faiss is installed but cannot be loaded ({error}); give `search` torch") from error
 
 
 class FaissSearch:
     """Finds the `count` references (R, D) nearest to queries by L2.
 
-    Raises MachineError for more of them than faiss finds on a GPU.
+    Raises MachineError if `count` is more than faiss finds on a GPU.
     """
 
     def __init__(self, references: Tensor, count: int) -> None:
@@ -39,7 +39,7 @@ class FaissSearch:
         self._faiss, self._count, self._device = faiss, count, references.device
         self._uses_gpu = references.is_cuda and hasattr(faiss, "StandardGpuResources")
         if self._uses_gpu and count > MOST_ON_GPU:
-            raise MachineError(f"faiss finds no more than {MOST_ON_GPU:,} neighbours on a GPU; `search` torch does")
+            raise MachineError(f"faiss finds at most {MOST_ON_GPU:,} neighbours on a GPU; give `search` torch")
         self._pool = references.contiguous().cpu().numpy()
 
     def __call__(self, queries: Tensor) -> Tensor:

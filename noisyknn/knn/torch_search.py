@@ -8,10 +8,10 @@ from torch import Tensor
 
 REFERENCES_PER_TILE = 65_536
 CPU_ELEMENTS = 1 << 22
-"""Most distances of one tile on a CPU: 16 MiB, which caches like."""
+"""Most distances of one tile on a CPU: 16 MiB, to fit into caches."""
 GPU_ELEMENTS = 1 << 27
 GROUP = 16
-"""References of a group, of which only the nearest is looked at first."""
+"""References per group; the first pass looks only at the nearest of each group."""
 
 
 class TorchSearch:
@@ -48,9 +48,9 @@ class TorchSearch:
 
 @contextlib.contextmanager
 def _in_float32() -> Iterator[None]:
-    """Keep a GPU's float32 products exact even where the program allows TF32, which would lose near neighbours."""
+    """Keep a GPU's float32 products exact even if the program allows TF32, which would lose near neighbours."""
     matmul = torch.backends.cuda.matmul
-    # since torch 2.9, to set one of the two makes reading the other an error
+    # since torch 2.9, setting one of the two makes reading the other an error
     name, exact = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
     before = getattr(matmul, name)
     setattr(matmul, name, exact)
@@ -63,7 +63,7 @@ def _in_float32() -> Iterator[None]:
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row of `values` (Q, R) and their places, both (Q, count), in any order.
 
-    They lie in the `count` groups of the largest maxima, which takes one quick look at each value.
+    They lie in the `count` groups with the largest maxima, which one quick pass over the values finds.
     """
     groups = values.shape[1] // GROUP
     if groups < 2 * count:

@@ -8,7 +8,7 @@ from torch import Tensor
 from noisyknn.knn.search import Search, angular_distances, nearest, rows_of_tile
 
 PSEUDO_VOTE = 0.5
-"""Votes that every class has from the start (Jeffreys' prior), so that none is impossible."""
+"""Votes that every class starts with (Jeffreys' prior), so that none is impossible."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +20,13 @@ class Votes:
     log_shares: Tensor
     """(N, C) log of each class's share of the votes, float16; see `log_shares`."""
     distances: Tensor
-    """(N,) mean distance to the neighbours, as many as the sample's class has; see `angular_distances`."""
+    """(N,) mean distance to the neighbours, at most as many as its class has members; see `angular_distances`."""
 
 
 def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: Search, classes: int) -> Votes:
     """Let the k nearest references (R,) of every sample vote with their labels.
 
-    `features` (N, D); `labels` (N,) class indices, of which those of the references are not -1.
+    `features` is (N, D); `labels` (N,) are class indices, never -1 for a reference.
     """
     winners, shares, distances = [], [], []
     norms = features.float().norm(dim=1)
@@ -45,7 +45,7 @@ def poll(features: Tensor, references: Tensor, labels: Tensor, k: int, search: S
 def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
     """The class (Q,) that most of the k neighbours have, from their labels and L2 distances, both (Q, k).
 
-    Ties go to the class whose neighbours are nearer in sum, then to the lower class index.
+    Ties go to the class with the smaller sum of distances, then to the lower class index.
     """
     counts = _count(voices, classes)
     sums = torch.zeros(len(voices), classes, dtype=torch.float64, device=voices.device)
@@ -57,10 +57,10 @@ def majority(voices: Tensor, distances: Tensor, classes: int) -> Tensor:
 def poll_uncertain(
     features: Tensor, references: Tensor, clear: Tensor, beliefs: Tensor, k: int, search: Search, samples: Tensor
 ) -> Votes:
-    """Let the k nearest references (R,) of `samples` (S,) vote, each with its probabilities of the classes.
+    """Let the k nearest references (R,) of `samples` (S,) vote, each with its class probabilities.
 
-    `features` (N, D); `beliefs` (N, C). The votes are of the S samples, in their order. Their distances are those to
-    the references that are `clear` (R',), two or more.
+    `features` is (N, D), `beliefs` (N, C). The votes are those of the S samples, in their order. Their distances are
+    measured to the `clear` references (R',), at least two.
     """
     shares = [
         log_shares(soft_votes(beliefs, near.rows), near.rows.shape[1])
@@ -77,16 +77,16 @@ def poll_uncertain(
 
 
 def soft_votes(beliefs: Tensor, rows: Tensor) -> Tensor:
-    """Votes (Q, C) float32 of neighbours who are uncertain: the sums of their beliefs.
+    """Votes (Q, C) float32 of uncertain neighbours: the sums of their beliefs.
 
-    `beliefs` (N, C) are every sample's probabilities of the classes, `rows` (Q, k) the neighbours.
+    `beliefs` (N, C) are every sample's class probabilities, `rows` (Q, k) the neighbours.
     """
     tile_rows = rows_of_tile(rows.shape[1] * beliefs.shape[1], beliefs.device)
     return torch.cat([beliefs[near].float().sum(1) for near in torch.split(rows, tile_rows)])
 
 
 def log_shares(votes: Tensor, k: int) -> Tensor:
-    """Log of each class's share (Q, C) of k votes (Q, C), as float16; no class is without a share (PSEUDO_VOTE)."""
+    """Log of each class's share (Q, C) of k votes (Q, C), as float16; PSEUDO_VOTE keeps every share above 0."""
     return ((votes + PSEUDO_VOTE) / (k + PSEUDO_VOTE * votes.shape[1])).log().half()
 
 

@@ -1,1 +1,1 @@
-"""Methods of label correction, one file each; `noisyknn.methods.spec` has the registry."""
+"""Methods of label correction, one file each; `noisyknn.methods.spec` holds the registry."""

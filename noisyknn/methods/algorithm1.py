@@ -10,13 +10,13 @@ Readings and deviations, for the whole paper:
 - Eq. 4: the neighbourhood is ordinary k-NN, the vote is unweighted, no sample is its own neighbour, and k is capped at
   R - 1 of R references.
 - Algorithm 2: IterKNN votes with the current labels; a sample without a label does not vote.
-- Eqs. 5 and 6: a class keeps at least one reference; of equal losses the earlier row is taken.
+- Eqs. 5 and 6: a class keeps at least one reference; the earlier row wins among equal losses.
 - Features: the globally pooled output of the last convolutional stage, averaged over the mirror image where training
   flips images.
-- An epoch is cut into batches of even size: BatchNorm cannot learn from a single sample.
-- Ours are the strengths of augmentation, the widths of ``cnn5`` and the width factor.
-- CIFAR-100: the second of its drops, after epoch 120 of 120, never acts.
-- Clothing1M: the 48,000 clean training images are unused; crops are cut from the centre square of 256 pixels.
+- An epoch is split into batches of even size: BatchNorm cannot train on a single sample.
+- The strengths of augmentation, the widths of ``cnn5`` and the width factor are ours.
+- CIFAR-100: the second drop, after epoch 120 of 120, has no effect.
+- Clothing1M: the 48,000 clean training images are unused; crops come from the centre square of 256 pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,18 +35,17 @@ from noisyknn.training.trainer import Trained
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What one label correction found."""
+    """Result of one label correction."""
 
     labels: Tensor
-    """(N,) corrected labels ŷ', class indices; -1 for a sample that is left out of what is learnt from."""
+    """(N,) corrected labels ŷ', class indices; -1 for a sample that is left out of training."""
     voted: Tensor
-    """(N,) the class that most neighbours have, or a reference's own, or that the network says where no neighbours
-    vote; -1 where nobody has voted yet."""
+    """(N,) the majority class of the neighbours, a reference's own class, or the prediction where no neighbours vote;
+    -1 before the first vote."""
     evidence: Tensor
-    """(N, C) float16: how likely each class is by what was learnt of the sample, as log-probabilities that have yet to
-    be calibrated (`noisyknn.calibration`)."""
+    """(N, C) float16: log-probabilities of the classes, not yet calibrated (`noisyknn.calibration`)."""
     distances: Tensor
-    """(N,) mean distance to the neighbours, large where a sample is like nothing that was learnt; 0 where unknown."""
+    """(N,) mean distance to the neighbours, large for samples unlike the training data; 0 where unknown."""
     references: Tensor
     """(R,) rows that voted."""
 
@@ -58,17 +57,17 @@ class Episode:
     index: int
     """0 for the first."""
     gamma: float
-    """Weight of the given labels while it was trained."""
+    """Weight of the given labels in training."""
     cumulative_loss: Tensor
-    """As in Trained."""
+    """See `Trained`."""
     correction: Correction
     network: Backbone | None = None
-    """The classifier, where the method itself ends with one; None where one is trained on the corrected labels."""
+    """The classifier, if the method itself ends with one; None if one must be trained on the corrected labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a method works on."""
+    """The input of a method."""
 
     given_labels: Tensor
     """(N,) given labels ỹ, class indices; -1 for a sample without a label."""
@@ -77,12 +76,12 @@ class Task:
     """(N,) int64: the same number for copies of an image."""
     config: Config
     train: Callable[[Plan], Trained]
-    """Trains a network as a plan says and inspects every sample with it."""
+    """Trains a network by a plan and runs it on every sample."""
     search: Search
 
 
 Correct = Callable[[Task, Tensor, Trained, int], Correction]
-"""Corrects the current labels (N,) after the episode of that index."""
+"""Corrects the current labels (N,) after the episode with this index."""
 MakePlan = Callable[[Config, Tensor, Tensor, float, int], Plan]
 """Plans the training of an episode; arguments as for `eq7_plan`."""
 
@@ -100,7 +99,7 @@ def algorithm1(task: Task, correct: Correct, last: Episode | None, make_plan: Ma
 
 
 def final_network(task: Task, last: Episode, corrected: Tensor) -> Backbone:
-    """Line 13: a classifier trained on the corrected labels (N,), unless the method ends with one of its own."""
+    """Line 13: a classifier trained on the corrected labels (N,), unless the method makes its own."""
     if last.network is not None:
         return last.network
     spec = find_method(task.config.method)
@@ -110,7 +109,7 @@ def final_network(task: Task, last: Episode, corrected: Tensor) -> Backbone:
 
 
 def gamma_of(config: Config, episode: int) -> float:
-    """Weight γ of the given labels in the episode of that index (line 10)."""
+    """Weight γ of the given labels in the episode with this index (line 10)."""
     return config.gamma * config.gamma_decay**-episode  # may underflow to 0; the power itself would overflow
 
 

@@ -1,22 +1,22 @@
-"""Crossfit: no label is judged by what has learnt it. The default method; not in the paper, built on its Algorithm 1.
+"""Crossfit, the default method: no network judges a label that it was trained on.
 
-Samples are dealt into folds, copies of an image together. Each episode trains one network on all folds but one and
-then judges the samples of that one; the folds take turns (cross-fitting, Chernozhukov et al. 2018). What counts for a
-sample is the network's own opinion and the vote of its nearest neighbours among the samples that were learnt from,
-mixed as logarithms. After each episode this evidence, made as sure as that of the other networks, is calibrated
-(`noisyknn.calibration`) and becomes, with the given label, the posterior probability of every class.
+Not in the paper, but built on its Algorithm 1. Samples are dealt into folds, copies of an image into the same one. Each
+episode trains one network on all folds but one and judges the samples of that one; the folds take turns (cross-fitting,
+Chernozhukov et al. 2018). The evidence on a sample mixes, as logarithms, the network's prediction and the vote of its
+nearest neighbours among the training samples. After each episode this evidence is scaled to the confidence of the other
+networks and calibrated (`noisyknn.calibration`); with the given label it yields the posterior of every class.
 
-The first network learns labels as they are given, by a loss that is robust to wrong ones. From then on each image is
-learnt as the mixture of classes that the posterior says (Tanaka et al. 2018 train on soft labels too); of the folds
-still to be judged that is what the last network makes of them, although it has learnt their labels. The first network
-knows least: one episode more than there are folds lets another judge its fold again.
+The first network trains on the given labels, with a loss that is robust to wrong ones. Later networks train on each
+image as a mixture of classes, its posterior (Tanaka et al. 2018 train on soft labels too). For folds that no network
+has judged yet, the posterior comes from the last network, although it was trained on their labels. The first network
+is the weakest: with one episode more than folds, another network judges its fold again.
 
-An epoch is as many images as would be learnt without folds: all, or for the first network those that have a label. So
-each is seen somewhat more often than once.
+An epoch has as many images as training without folds: all, or for the first network those that have a label. So it
+shows each image somewhat more often than once.
 
-From the second episode on, a little of each label leaks into its judgement: earlier networks learnt the label and
-judged samples that the present network learns. The leak is small, but where images are told easily it hides most of
-the noise, so LEAK takes it back. Symbols: N samples, C classes.
+From the second episode on, a little of each label leaks into its own judgement: earlier networks were trained on the
+label and judged samples that the present network trains on. The leak is small, but on easy images it hides most of the
+noise, so LEAK compensates for it. Symbols: N samples, C classes.
 """
 
 import math
@@ -39,28 +39,28 @@ from noisyknn.training.plan import soft_target_plan
 from noisyknn.training.schedule import PROGRESSIVE_COST
 
 VOTE_WEIGHT = 0.3
-"""Share of the neighbours' vote in the evidence; the rest is the network's own opinion."""
+"""Share of the neighbours' vote in the evidence; the rest is the network's prediction."""
 LEAK = 0.1
-"""Log-probability by which evidence favours the given label since earlier networks have learnt it. On labels that are
-wrong at random it measures 0.0 to 0.2."""
+"""Log-probability by which evidence favours the given label because earlier networks were trained on it. It measures
+0.0 to 0.2 on labels that are wrong at random."""
 CLEAR = 0.5
-"""Share of each class, of smallest cumulative loss as in SelKNN, to which distances are measured: images of no class,
-which a network learns last, do not vouch for each other."""
+"""Distances are measured to this share of each class, the smallest cumulative losses as in SelKNN. Networks learn
+images of no class last, so these do not vouch for each other."""
 LEAST_LEARNT = 3
-"""Labelled images that the first network must learn: two of them are clear, and neighbours are found among two."""
+"""Fewest labelled images for the first network: two of them are clear, and a search for neighbours needs two."""
 
 
 def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """Train on all folds but one and judge that one, fold after fold, in turn.
+    """Train on all folds but one and judge that one; the folds take turns.
 
-    Raises InputError where too few of the images differ.
+    Raises InputError if too few images differ.
     """
     config, given = task.config, task.given_labels
     images, known = (len(torch.unique(digests)) for digests in (task.digests, task.digests[labelled(given)]))
     if images < config.folds or known - math.ceil(known / config.folds) < LEAST_LEARNT:
         raise InputError(
-            f"too few of the images differ, pixel for pixel, for `folds` {config.folds}: {images}, of which {known} "
-            "have a label; are these the right images?"
+            f"too few images differ, pixel for pixel, for `folds` {config.folds}: {images}, {known} of them with a "
+            "label; check `images` or give another `method`"
         )
     folds = deal(given, task.digests, config.folds, config.seed)
     start = 0 if last is None else last.index + 1
@@ -113,10 +113,9 @@ def crossfit(task: Task, last: Episode | None) -> Iterator[Episode]:
 
 
 def deal(given: Tensor, digests: Tensor, folds: int, seed: int) -> Tensor:
-    """The fold (N,) of each sample, at random; every class of `given` (N,) is spread over all folds evenly.
+    """The random fold (N,) of each sample; every class of `given` (N,) is spread over all folds evenly.
 
-    Copies of an image, those of equal `digests` (N,), share a fold: one that was learnt would give away the others'
-    label.
+    Copies of an image, which have equal `digests` (N,), share a fold: a copy in training would give away the label.
     """
     rows = torch.arange(len(given), device=given.device)
     images, image = torch.unique(digests, return_inverse=True)  # (I,), (N,)
@@ -129,7 +128,7 @@ def deal(given: Tensor, digests: Tensor, folds: int, seed: int) -> Tensor:
 
 
 def _mixed(own: Tensor, votes: Tensor, seen: Tensor) -> Tensor:
-    """Evidence (B, C) float16: the network's log-probabilities and the votes' log-shares, both (B, C).
+    """Evidence (B, C) float16: a mixture of the network's log-probabilities and the votes' log-shares, both (B, C).
 
     `seen` (B,) are the labels that may have leaked into them, -1 for none.
     """
@@ -140,9 +139,9 @@ def _mixed(own: Tensor, votes: Tensor, seen: Tensor) -> Tensor:
 
 
 def _beliefs(evidence: Tensor, given: Tensor, folds: Tensor, index: int) -> Tensor:
-    """Probabilities of the classes (N, C) float16, calibrated by the `folds` (N,) that are judged, up to `index`.
+    """Class probabilities (N, C) float16, calibrated on the `folds` (N,) judged so far, those up to `index`.
 
-    Before the first, -1, the given label is all that is known.
+    Before the first episode, at index -1, only the given label is known.
     """
     judged = folds <= index
     if not (judged & (given >= 0)).any():
@@ -155,12 +154,10 @@ def _beliefs(evidence: Tensor, given: Tensor, folds: Tensor, index: int) -> Tens
 
 def _check(config: Config) -> None:
     if config.episodes < 2:
-        raise UsageError(
-            "`episodes` 1 is too few for crossfit, which judges a part of the images in each; give 2 or more"
-        )
+        raise UsageError("`episodes` 1 is too few for crossfit, which judges one fold per episode; give 2 or more")
     if config.episodes < config.folds:
         raise UsageError(
-            f"`episodes` {config.episodes} is fewer than `folds` {config.folds}: crossfit judges one fold an episode; "
+            f"`episodes` {config.episodes} is fewer than `folds` {config.folds}: crossfit judges one fold per episode; "
             "give more episodes or fewer folds, or another `method`"
         )
 
@@ -170,9 +167,9 @@ def _voters(config: Config, counts: npt.NDArray[np.int64]) -> int:
 
 
 def _auto(facts: Facts) -> dict[str, object]:
-    """Few passes for each network: the first learns labels as given, and with twice as many it memorises them.
+    """Few passes for each network: with twice as many, the first one memorises the given labels.
 
-    But a class of a handful of rows needs more passes, and has few rows to memorise.
+    A class of a handful of rows needs more passes, and has few rows to memorise.
     """
     enough = (28 if facts.grey else 36) * (2 if facts.rows < 8 * facts.classes else 1)
     progressive = facts.pixels >= PROGRESSIVE_PIXELS
@@ -182,9 +179,9 @@ def _auto(facts: Facts) -> dict[str, object]:
 
 
 PASSES = 1.35
-"""How many times as many images crossfit may train on as other methods: most of the time its images are smaller."""
+"""Crossfit may train on this many times as many images as other methods: most of the time its images are smaller."""
 PROGRESSIVE_PIXELS = 24
-"""Smaller images have no pixels to spare."""
+"""Fewest pixels for progressive resizing; smaller images have none to spare."""
 SPEC = MethodSpec(
     run=crossfit,
     settings=COMMON_SETTINGS | VOTE_SETTINGS | {"episodes", "folds"},

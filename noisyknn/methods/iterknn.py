@@ -1,7 +1,7 @@
-"""IterKNN, Algorithm 2 of the paper: every sample is a reference, and every label is voted on.
+"""IterKNN, Algorithm 2 of the paper: every sample is a reference, and the vote replaces every label.
 
-Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Sections 3.3 and 3.4, Eq. 4. How the paper is read
-where it is silent: `noisyknn.methods.algorithm1`.
+Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Sections 3.3 and 3.4, Eq. 4.
+`noisyknn.methods.algorithm1` lists how we read the paper where it is silent.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def iterknn(task: Task, last: Episode | None) -> Iterator[Episode]:
 
 
 def label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:  # noqa: ARG001
-    """Algorithm 2: each label of (N,) becomes the majority among its k nearest neighbours' current labels."""
+    """Algorithm 2: each of the labels (N,) becomes the majority of its k nearest neighbours' current labels."""
     references = labelled(labels)
     votes = poll(trained.features, references, labels, task.config.k, task.search, task.classes)  # lines 3 to 7
     return Correction(

@@ -1,9 +1,9 @@
-"""SelKNN, Algorithm 3 of the paper: the samples of smallest cumulative loss vote on the labels of the others.
+"""SelKNN, Algorithm 3 of the paper: the samples with the smallest cumulative loss vote on the labels of the others.
 
-Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Section 3.4, Eqs. 4 to 6. How the paper is read
-where it is silent: `noisyknn.methods.algorithm1`. With selector ``o2u`` the loss is summed over one further cycle of 10
-epochs instead, from the episode's rate down to a tenth of it, where O2U-Net (Huang et al. 2019) has many cycles; the
-features are those at its end.
+Source: Kong et al., KNN-enhanced Deep Learning Against Noisy Labels, Section 3.4, Eqs. 4 to 6.
+`noisyknn.methods.algorithm1` lists how we read the paper where it is silent. With selector ``o2u``, the loss is instead
+summed over one further cycle of 10 epochs, from the episode's rate down to a tenth of it; the features are those at the
+end of the cycle. O2U-Net (Huang et al. 2019) has many cycles.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ def selknn(task: Task, last: Episode | None) -> Iterator[Episode]:
 
 
 def selective_label_correction(task: Task, labels: Tensor, trained: Trained, episode: int) -> Correction:
-    """Algorithm 3: references B keep their current labels, all others get the majority of their nearest references'.
+    """Algorithm 3: references B keep their current labels, all others get the majority of their nearest references.
 
-    When B has grown to all samples, this is Algorithm 2 (Section 4.2): every label is voted on by all the others.
+    Once B contains all samples, this is Algorithm 2 (Section 4.2): all other samples vote on every label.
 
-    Raises UsageError where a single reference is left, since it would decide everything.
+    Raises UsageError if a single reference is left, since it would decide every label.
     """
     config = task.config
     share = min(1.0, config.reference_start + episode * config.reference_step)
@@ -46,7 +46,7 @@ def selective_label_correction(task: Task, labels: Tensor, trained: Trained, epi
         return label_correction(task, labels, trained, episode)
     if len(references) < 2:
         raise UsageError(
-            f"episode {episode + 1}: all labels have become one class, of which one sample would vote; "
+            f"episode {episode + 1}: all labels have become one class, and a single sample would vote; "
             "give a larger `reference_start` or `references_per_class`"
         )
     votes = poll(trained.features, references, labels, config.k, task.search, task.classes)
@@ -62,9 +62,9 @@ def selective_label_correction(task: Task, labels: Tensor, trained: Trained, epi
 
 
 def select_references(labels: Tensor, cumulative_loss: Tensor, share: float, per_class: int | None) -> Tensor:
-    """Rows (R,) of each class's `share`, or of its `per_class`, smallest cumulative losses (Eqs. 5 and 6), ascending.
+    """Rows (R,) of smallest loss, ascending: a `share` of each class, or `per_class` of it (Eqs. 5 and 6).
 
-    `labels` (N,) are current class indices, -1 for none; `cumulative_loss` (N,) is the ranking quantity.
+    `labels` (N,) are current class indices, -1 for none; `cumulative_loss` (N,) ranks the samples.
     """
     by_loss = cumulative_loss.argsort(stable=True)
     ranked = labels[by_loss]
@@ -77,7 +77,7 @@ def select_references(labels: Tensor, cumulative_loss: Tensor, share: float, per
 
 
 def o2u_plan(config: Config, given: Tensor, labels: Tensor, gamma: float, episode: int) -> Plan:
-    """Eq. 7's training and a further cycle, in which the losses accumulate; arguments as for `eq7_plan`."""
+    """`eq7_plan` and a further cycle, in which the losses accumulate; the same arguments."""
     plan = eq7_plan(config, given, labels, gamma, episode)
     rate = partial(cyclic_rate, config)
     return dataclasses.replace(plan, epochs=plan.epochs + CYCLE, rate=rate, tracked_from=plan.epochs)

@@ -1,6 +1,6 @@
-"""What a method is, and the registry of all methods.
+"""The specification of a method, and the registry of all methods.
 
-A method is one file whose `SPEC` says how it runs and ends, which settings it uses, who votes, and how it is described.
+A method is one file. Its `SPEC` says how it runs and ends, which settings it uses, who votes, and how to describe it.
 To add one, write the file and its test, and add a line to METHODS: nothing else names a method.
 """
 
@@ -36,18 +36,18 @@ VOTE_SETTINGS = frozenset({"k", "search", "layer"})
 LOSS_SETTINGS = frozenset({"loss", "alpha", "beta", "log_zero", "label_smoothing"})
 SCHEDULE_SETTINGS = frozenset({"schedule", "drops"})
 COMMON_SETTINGS = LOSS_SETTINGS | SCHEDULE_SETTINGS | {"policy"}
-"""Settings that most methods use, and some do not."""
+"""Settings that most methods use, but not all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What ``auto`` knows when it chooses settings."""
+    """What ``auto`` knows about the data when it chooses settings."""
 
     rows: int
     """Labelled rows."""
     classes: int
     pixels: int
-    """Height and width that the network will see."""
+    """Height and width of the network's input."""
     grey: bool
     passes: float
     """Images of that size that an episode may train on within the time budget."""
@@ -58,39 +58,39 @@ class MethodSpec:
     """One method of label correction."""
 
     run: "Callable[[Task, Episode | None], Iterator[Episode]]"
-    """Yields each episode as it ends; continues after the given one where a run is resumed."""
+    """Yields each episode as it ends; continues after the given one when a run resumes."""
     settings: frozenset[str]
-    """The settings that it uses, of those that not all methods use."""
+    """The settings that it uses, among those that not all methods use."""
     words: Callable[[Config], str]
-    """Who decides on labels, for the description of a run: ``k = 100, all labels vote``; empty if there is no vote."""
+    """The vote, for the description of a run: ``k = 100, all labels vote``; empty if there is no vote."""
     voters: "Callable[[Config, npt.NDArray[np.int64]], int] | None" = None
-    """How many samples vote in the first episode, by the labelled rows of each class (C,); None without a k-NN vote."""
+    """Number of voters in the first episode, from the labelled rows of each class (C,); None without a k-NN vote."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Settings that precede those of every preset."""
+    """Settings that override those of every preset."""
     clothing1m: Mapping[str, object] = field(default_factory=dict)
-    """Settings that precede those of the preset of that name."""
+    """Settings that override those of the preset ``clothing1m``."""
     auto: Callable[[Facts], Mapping[str, object]] = lambda _: {}
-    """Settings that precede those of ``auto``."""
+    """Settings that override those of ``auto``."""
     objective: Callable[[Config], str] | None = None
-    """Names a loss of its own; None where it trains with the configured loss and schedule."""
+    """Names the method's own loss; None if it trains with the configured loss and schedule."""
     unused: Callable[[Config], frozenset[str]] = lambda _: frozenset()
-    """Those of `settings` that other settings leave without effect."""
+    """Those of `settings` that have no effect beside the others."""
     check: Callable[[Config], None] = lambda _: None
-    """Raises UsageError for a configuration that it cannot run."""
+    """Raises UsageError for a configuration that the method cannot run."""
     final_network: "Callable[[Task, Episode], Backbone] | None" = None
-    """Makes the classifier that it ends with; None where Algorithm 1, line 13, does or the last episode has it."""
+    """Makes the final classifier; None if Algorithm 1, line 13, does or the last episode has one."""
     held_out: bool = False
-    """Whether no network judges a label that it has seen, so that confidence is calibrated."""
+    """Whether no network judges a label that it was trained on, so that confidence is calibrated."""
 
 
 DEFAULT = next(iter(METHODS))
 
 
 def find_method(name: str) -> MethodSpec:
-    """The method of that name; raises UsageError where there is none."""
+    """The method with this name; raises UsageError if there is none."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(METHODS)}"
         raise UsageError(f"there is no `method` {name!r}; {hint}")
     spec = importlib.import_module(METHODS[name][0]).SPEC
     assert isinstance(spec, MethodSpec)

@@ -1,1 +1,1 @@
-"""Backbones and losses."""
+"""Backbones."""

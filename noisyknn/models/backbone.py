@@ -1,4 +1,4 @@
-"""A classification network together with the place where its feature vectors are taken."""
+"""A classification network and the layer that gives its feature vectors."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Tap(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """All that is needed to build the same network again."""
+    """Everything needed to build the same network again."""
 
     name: str
     classes: int
@@ -25,13 +25,13 @@ class BackboneSpec:
     """Height and width in pixels."""
     width: float
     layer: str | None
-    """The layer that was asked for; None takes the last convolutional stage."""
+    """The requested layer; None means the last convolutional stage."""
 
 
 class Backbone(nn.Module):
     """A network that gives logits and, on demand, the pooled output of one of its layers.
 
-    ``net`` is the bare network, ``spec`` what it was built from and ``tap`` where its features are taken.
+    ``net`` is the bare network, ``spec`` its specification and ``tap`` the source of its features.
     """
 
     def __init__(self, net: nn.Module, spec: BackboneSpec, tap: Tap) -> None:
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
 
     def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) to logits (B, C) and float32 features (B, D), in one pass."""
-        # Pooled inside the hook: a ReLU in place behind the layer would change the output before we could read it.
+        # Pool inside the hook: an in-place ReLU after the layer would change the output before we read it.
         pooled: list[Tensor] = []
         module = self.net.get_submodule(self.tap.module)
         if self.tap.of_input:
@@ -65,7 +65,7 @@ def pool(output: Tensor) -> Tensor:
     """A layer's output as float32 features (B, D): the mean over the pixels or over the tokens.
 
     Takes (B, D, H, W), (B, tokens, D) and (B, D). Some transformers give (B, H, W, D): images are square, so the two
-    equal sizes are the map's (were all three equal, it is read as (B, D, H, W)).
+    equal sizes are H and W (three equal sizes are read as (B, D, H, W)).
     """
     if output.dim() == 4:
         height, width = (2, 3) if output.shape[2] == output.shape[3] else (1, 2)

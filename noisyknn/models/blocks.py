@@ -1,20 +1,20 @@
-"""What the project's own networks share: scaled widths, 3×3 convolutions and their initialisation."""
+"""Building blocks of our own networks: scaled widths, 3×3 convolutions and their initialisation."""
 
 from torch import nn
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded to a multiple of 8 (what tensor cores like), at least 8."""
+    """`channels` times `width`, rounded to a multiple of 8 (for tensor cores), at least 8."""
     return max(8, int(channels * width / 8 + 0.5) * 8)
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """A padded 3×3 convolution without bias, since batch normalisation follows or precedes it everywhere."""
+    """A padded 3×3 convolution without bias, since batch normalisation always follows or precedes it."""
     return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
 
 
 def he_init(net: nn.Module) -> None:
-    """Initialise in place as He et al. (2015): convolutions keep the variance of the gradient through ReLUs."""
+    """Initialise in place like He et al. (2015): convolutions keep the variance of the gradient through ReLUs."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

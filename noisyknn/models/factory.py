@@ -47,10 +47,10 @@ def build_backbone(
     """A network for images (B, 3, image_size, image_size), on the CPU, in training mode.
 
     `seed` alone decides the initial weights; torch's global random state is neither read nor changed. `weights` is
-    None, ``DEFAULT`` (torchvision's download) or a safetensors file; `layer` says where features are taken.
+    None, ``DEFAULT`` (torchvision's download) or a safetensors file; `layer` chooses where features are taken.
 
-    Raises UsageError for an unknown name or layer, options that do not fit together and an image size that the network
-    cannot take, InputError for a file that does not fit, MachineError where a download fails.
+    Raises UsageError for an unknown name or layer, options that conflict and an image size that the network cannot
+    take, InputError for a file that does not fit, MachineError if a download fails.
     """
     _check(name, width, weights)
     spec = BackboneSpec(name=name, classes=classes, image_size=image_size, width=width, layer=layer)
@@ -64,7 +64,7 @@ def build_backbone(
 
 
 def check_size(backbone: Backbone, image_size: int) -> None:
-    """Raise UsageError where a network, in evaluation mode, does not run on images of another size than its own."""
+    """Raise UsageError if a network, in evaluation mode, does not run on images of another size, `image_size`."""
     training = backbone.training
     try:
         with torch.no_grad():
@@ -72,7 +72,7 @@ def check_size(backbone: Backbone, image_size: int) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UsageError(
             f"`backbone` {backbone.spec.name} runs on images of {backbone.spec.image_size} pixels but not of "
-            f"{image_size}, with which episodes would begin: give `progressive=False`"
+            f"{image_size}, the size that episodes begin with; give `progressive=False`"
         ) from error
     finally:
         backbone.train(training)
@@ -84,18 +84,18 @@ def _check(name: str, width: float, weights: str | None) -> None:
         raise UsageError(f"there is no `backbone` {name}; did you mean {', '.join(close)}?")
     if name in _OWN and weights == "DEFAULT":
         raise UsageError(
-            f"`weights` DEFAULT: there are no published weights of {name}; take a backbone of torchvision, such as "
-            "resnet18, or pass `weights` FILE.safetensors"
+            f"`weights` DEFAULT: {name} has no published weights; choose a backbone of torchvision, such as resnet18, "
+            "or pass `weights` FILE.safetensors"
         )
     if name not in _OWN and width != 1:
-        raise UsageError(f"`width` {width:g} does not work with {name}: only {', '.join(_OWN)} have a width")
+        raise UsageError(f"`width` {width:g} does not work with {name}; give 1 or choose one of {', '.join(_OWN)}")
 
 
 def check_bf16(backbone: Backbone, image_size: int) -> None:
-    """Raise UsageError where torch (2.14 at least) computes wrong gradients of a network in bf16 on a CPU.
+    """Raise UsageError if torch (2.14 at least) computes wrong gradients of a network in bf16 on a CPU.
 
-    Of a convolution with strides whose input is padded from a single pixel, most weights get as gradient what happened
-    to be in memory.
+    In a strided convolution whose input is padded from a single pixel, most weights get uninitialised memory as their
+    gradient.
     """
     lone: list[str] = []
 
@@ -120,9 +120,9 @@ def check_bf16(backbone: Backbone, image_size: int) -> None:
     if lone:
         cure = "`progressive=False`, " if image_size < backbone.spec.image_size else ""
         raise UsageError(
-            f"`backbone` {backbone.spec.name} makes a single pixel of images of {image_size} pixels before its last "
-            f"convolutions, whose gradients torch computes wrongly in bf16: give {cure}`precision` fp32 or a larger "
-            "`image_size`"
+            f"`backbone` {backbone.spec.name} shrinks images of {image_size} pixels to a single pixel before its last "
+            f"convolutions, and torch computes their gradients wrongly in bf16; give {cure}`precision` fp32 or a "
+            "larger `image_size`"
         )
 
 

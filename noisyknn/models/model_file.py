@@ -18,12 +18,12 @@ _KEY = "noisyknn"
 
 
 def save_model(path: Path, backbone: Backbone, metadata: Mapping[str, Any]) -> None:
-    """Write the weights, what the network was built from, and `metadata`, which JSON can hold, whole or not at all.
+    """Write the weights, the specification and `metadata`, which JSON can hold; the file appears whole or not at all.
 
-    Raises MachineError where the file cannot be written.
+    Raises MachineError if the file cannot be written.
     """
     tensors = {key: tensor.cpu().contiguous() for key, tensor in backbone.net.state_dict().items()}
-    # One entry, since safetensors writes several in an order that changes from process to process.
+    # One entry: safetensors writes several in an order that differs between processes.
     about = {"spec": dataclasses.asdict(backbone.spec), "metadata": dict(metadata)}
     raw = safetensors.torch.save(tensors, {_KEY: json.dumps(about, sort_keys=True)})
     with atomic_file(path) as file:
@@ -31,11 +31,11 @@ def save_model(path: Path, backbone: Backbone, metadata: Mapping[str, Any]) -> N
 
 
 def load_model(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
-    """A backbone that `save_model` wrote, on the CPU, in evaluation mode, and the metadata given then.
+    """A backbone that `save_model` wrote, on the CPU, in evaluation mode, and its metadata.
 
-    Of one that `clean` saved: `classes`, the labels in the order of the logits; `mean` and `std` of red, green and blue
-    from 0 to 1, by which an image (3, S, S) is normalised; `store_size`, the height and width that images are resized
-    to, as `fit` says, and `image_size`, S, that of the centre that the network sees.
+    The metadata of `clean`: `classes`, the labels in the order of the logits; `mean` and `std` of red, green and blue
+    from 0 to 1, which normalise an image (3, S, S); `store_size`, the height and width that images are resized to by
+    the rule `fit`; and `image_size`, the size S of the centre that the network sees.
 
     Raises InputError for any other file.
     """
@@ -46,7 +46,7 @@ def load_model(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
         spec = _spec(about["spec"])
         metadata = dict(about["metadata"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} was not saved by noisyknn, so it does not say which backbone it holds") from error
+        raise InputError(f"{path} was not saved by noisyknn; give a model that it saved") from error
     try:
         backbone = build_backbone(
             spec.name,

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from noisyknn.models.blocks import conv3x3, he_init, pass_on, scaled
 
 _SMALLEST_POOLED = 4
-"""A map of fewer pixels than this in height is not halved any more."""
+"""Maps of smaller height than this are not halved."""
 
 
 class Cnn5(nn.Module):
@@ -36,9 +36,9 @@ def _conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequen
 
 
 class Cnn8(nn.Module):
-    """Seven convolutions and one linear layer; most work is done on maps already halved, so a CPU trains it fast.
+    """Seven convolutions and one linear layer; most work is on halved maps, so a CPU trains it fast.
 
-    Every 3×3 convolution begins by passing its input on, beside what filters at random add (as in Jordan 2024).
+    Every 3×3 convolution starts as the identity, plus random filters for further channels (as in Jordan 2024).
     """
 
     def __init__(self, classes: int, width: float = 1.0) -> None:
@@ -60,7 +60,7 @@ class Cnn8(nn.Module):
 
 
 class _PooledStage(nn.Module):
-    """Two 3×3 convolutions, with a max pooling after the first unless the map is tiny already."""
+    """Two 3×3 convolutions, with max pooling after the first unless the map is tiny."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from noisyknn.models.blocks import conv3x3, he_init, scaled
 
 
 class PreActBlock(nn.Module):
-    """BN, ReLU, convolution, twice, added to the input; where the shape changes, to a projection of it.
+    """BN, ReLU and convolution, twice, added to the input, or to its projection where the shape changes.
 
     The projection starts from the activated input, as in the code of DivideMix and SSR.
     """
@@ -35,8 +35,8 @@ class PreActBlock(nn.Module):
 class PreActResNet(nn.Module):
     """A 3×3 stem, one stage per entry of `channels` with `blocks` blocks each, and a linear head.
 
-    Every stage but the first halves the map. The last stage ends in the BN and ReLU that close the network, so its
-    pooled output is what the head sees.
+    Every stage but the first halves the map. The last stage ends with the final BN and ReLU, so its pooled output is
+    the input of the head.
     """
 
     def __init__(self, classes: int, width: float, *, blocks: int, channels: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Finds the layer whose pooled output is the feature vector, and checks on the way that the network runs at all."""
+"""Finds the layer whose pooled output is the feature vector, and checks that the network runs at all."""
 
 import difflib
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ def head_name(net: nn.Module) -> str:
 def find_tap(net: nn.Module, image_size: int, layer: str | None) -> Tap:
     """Where to take features: at `layer` or, if None, at the last convolutional stage.
 
-    A network without one (ViT), and DenseNet, whose last ReLU is no module, give the input of their last linear layer.
-    Runs one black image through `net`, so what the network raises for images of this size comes from here.
-    Raises UsageError for a layer that does not exist or has no output of one vector, map or token list per image.
+    A network without one (ViT), and DenseNet, whose last ReLU is no module, use the input of their last linear layer.
+    Runs one black image through `net`, so the network's errors for images of this size come from here.
+    Raises UsageError for a layer that does not exist or does not give one vector, map or token list per image.
     """
     stages = stage_names(net)
     if layer is None:
@@ -36,12 +36,12 @@ def find_tap(net: nn.Module, image_size: int, layer: str | None) -> Tap:
         raise UsageError(f"`layer` {layer}: the backbone has no such layer; its stages are {', '.join(stages)}{hint}")
     outputs = [output for _, output in _outputs(net, image_size, [layer])]
     if not outputs or not _is_per_image(outputs[-1]):
-        raise UsageError(f"`layer` {layer} does not give one vector per image; take a stage: {', '.join(stages)}")
+        raise UsageError(f"`layer` {layer} does not give one vector per image; choose a stage: {', '.join(stages)}")
     return Tap(layer)
 
 
 def stage_names(net: nn.Module) -> list[str]:
-    """Names of the top-level parts that a forward pass calls: a ModuleList is never called, its items are."""
+    """Names of the top-level modules that a forward pass calls: not a ModuleList, but its items."""
     names: list[str] = []
     for name, child in net.named_children():
         is_list = isinstance(child, nn.ModuleList)
@@ -50,7 +50,7 @@ def stage_names(net: nn.Module) -> list[str]:
 
 
 def _outputs(net: nn.Module, image_size: int, watched: Sequence[str]) -> list[tuple[str, object]]:
-    """What the modules `watched` give for one black image, in the order of their calls."""
+    """Outputs of the modules `watched` for one black image, in the order of their calls."""
     seen: list[tuple[str, object]] = []
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
@@ -76,7 +76,7 @@ def _default_tap(net: nn.Module, outputs: Sequence[tuple[str, object]]) -> Tap:
         if name == head.split(".")[0]:
             break
         if isinstance(output, Tensor) and output.dim() == 3:
-            last_map = None  # tokens made of the map before
+            last_map = None  # tokens made from the previous map
         elif isinstance(output, Tensor) and output.dim() == 4 and not isinstance(net.get_submodule(name), _NO_STAGE):
             last_map = name
     if last_map is None or isinstance(net, DenseNet):

@@ -29,11 +29,11 @@ def names() -> tuple[str, ...]:
 def new_net(name: str, *, classes: int, image_size: int) -> nn.Module:
     """A network of `names()` with random weights that gives logits (B, classes) for images of `image_size` pixels.
 
-    Raises RuntimeError, ValueError or AssertionError where a network cannot be made for that size.
+    Raises RuntimeError, ValueError or AssertionError if the network does not work with that size.
     """
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # The published weights want their input transformed; always doing so lets a saved file go on from them.
+        # The published weights expect transformed input; always transforming it keeps saved files compatible.
         options = {"aux_logits": False, "init_weights": True, "transform_input": True}
     elif name.startswith("vit_"):
         options = {"image_size": image_size}
@@ -42,28 +42,28 @@ def new_net(name: str, *, classes: int, image_size: int) -> nn.Module:
 
 
 def download(name: str) -> "OrderedDict[str, Tensor]":
-    """torchvision's published weights of a network, from the network or torch.hub's cache.
+    """torchvision's published weights of a network, from the internet or torch.hub's cache.
 
-    Raises MachineError where they cannot be had.
+    Raises MachineError if the download fails.
     """
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        # torch.hub announces its downloads on standard output, where the corrected table may be on its way.
+        # torch.hub announces downloads on standard output, which may carry the corrected table.
         with contextlib.redirect_stdout(io.StringIO()):
             state: OrderedDict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise MachineError(
-            f"`weights` DEFAULT: {weights.url} cannot be downloaded ({error}); where there is no network, pass a file "
-            "with `weights` FILE.safetensors"
+            f"`weights` DEFAULT: {weights.url} cannot be downloaded ({error}); check the connection or pass "
+            "`weights` FILE.safetensors"
         ) from error
     return state
 
 
 def adapt_state(net: nn.Module, state: "OrderedDict[str, Tensor]") -> None:
-    """Turn a state dict as torchvision publishes it, in place, into one for our `net`.
+    """Convert a state dict that torchvision published, in place, into one for our `net`.
 
-    Removes auxiliary classifiers, which we build without, gives DenseNet's layers their present names and resizes the
-    grid of a vision transformer's position embeddings. Raises ValueError for embeddings of no square grid.
+    Removes auxiliary classifiers, which we do not build, renames DenseNet's layers to their present names and resizes
+    the grid of a vision transformer's position embeddings. Raises ValueError if the embeddings form no square grid.
     """
     for key in list(state):
         if key.startswith(_AUXILIARY):

@@ -1,4 +1,4 @@
-"""Reads safetensors files and puts state dicts into networks."""
+"""Reads safetensors files and loads state dicts into networks."""
 
 import json
 from collections import OrderedDict
@@ -18,7 +18,7 @@ def read_safetensors(path: Path) -> tuple["OrderedDict[str, Tensor]", dict[str, 
     if not path.is_file():
         raise InputError(f"{path}: no such file (`weights` takes a .safetensors file or DEFAULT)")
     try:
-        raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
+        raw = path.read_bytes()  # safetensors itself cannot open a file whose name is not UTF-8
         tensors = OrderedDict(safetensors.torch.load(raw))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -32,9 +32,9 @@ def read_safetensors(path: Path) -> tuple["OrderedDict[str, Tensor]", dict[str, 
 
 
 def load_state(net: nn.Module, state: "OrderedDict[str, Tensor]", *, source: str, name: str) -> None:
-    """Put `state` into `net`, network `name`; a head of another number of classes stays as it was initialised.
+    """Load `state` into `net`, network `name`; `net` keeps its own head if the number of classes differs.
 
-    Raises InputError, naming some of them, for tensors that are missing, too many or of another shape.
+    Raises InputError for tensors that are missing, unexpected or of another shape, and names some of them.
     """
     try:
         adapt_state(net, state)
@@ -49,7 +49,7 @@ def load_state(net: nn.Module, state: "OrderedDict[str, Tensor]", *, source: str
     ]
     if not wrong:
         if not hasattr(state, "_metadata"):
-            # safetensors keeps no module versions, and MNASNet refuses to load without; ours is the present one.
+            # safetensors keeps no module versions, but MNASNet needs one to load; ours is the current one.
             state._metadata = {"": {"version": net._version}}  # type: ignore[attr-defined]
         result = net.load_state_dict(state, strict=False)
         wrong = [f"{key} is missing" for key in result.missing_keys]
@@ -61,7 +61,7 @@ def load_state(net: nn.Module, state: "OrderedDict[str, Tensor]", *, source: str
 
 
 def _keep_own_head(own: dict[str, Tensor], state: dict[str, Tensor], head: str) -> None:
-    """Where the heads differ in nothing but the number of classes, put our own one into `state`."""
+    """If the heads differ only in the number of classes, put our own into `state`."""
     ours, theirs = own[f"{head}.weight"], state.get(f"{head}.weight")
     if theirs is not None and theirs.shape[1:] == ours.shape[1:] and len(theirs) != len(ours):
         state.update({key: own[key] for key in (f"{head}.weight", f"{head}.bias")})

@@ -11,11 +11,11 @@ from noisyknn.models.backbone import Backbone
 from noisyknn.models.factory import is_own
 
 EAGER_STEPS = 20
-"""Steps on batches of one shape before they become a graph: making it takes as long as some of them."""
+"""Steps on batches of one shape before a graph is captured for it: a capture takes as long as several steps."""
 
 
 class Logits(nn.Module):
-    """Images (B, 3, S, S) to float32 logits (B, C) of a network, under bf16 autocast if asked for."""
+    """A network from images (B, 3, S, S) to float32 logits (B, C), optionally under bf16 autocast."""
 
     def __init__(self, model: Backbone, device: torch.device, *, bf16: bool) -> None:
         super().__init__()
@@ -25,16 +25,16 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """One pass."""
-        # Without the cache, which a graph would keep weights of an earlier step in; a pass needs each of them once.
+        # No autocast cache: a graph would keep an earlier step's weights in it, and a pass needs each weight only once.
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             logits: Tensor = self.model(images)
         return logits.float()
 
 
 class Graphs:
-    """`Logits` in training, of which each shape of batch is captured as soon as it has come often enough.
+    """`Logits` in training; captures a graph for each batch shape that recurs often enough.
 
-    `capture` makes a module and an example of its input into what replays its passes, or gives back the module.
+    `capture` takes a module and an example input; it returns a function that replays the passes, or the module itself.
     """
 
     def __init__(self, logits: Logits, capture: Callable[[Logits, Tensor], Callable[[Tensor], Tensor]]) -> None:
@@ -44,7 +44,7 @@ class Graphs:
         self._ready: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """As `Logits`."""
+        """See `Logits`."""
         shape = images.shape
         if shape not in self._ready:
             self._steps[shape] = self._steps.get(shape, 0) + 1
@@ -55,9 +55,9 @@ class Graphs:
         return self._ready[shape](images)
 
     def _captured(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """What replays batches of this shape; the passes that make it leave no trace in BatchNorm's averages."""
+        """A function that replays batches of this shape; the capture leaves BatchNorm's averages unchanged."""
         before = {name: buffer.clone() for name, buffer in self._logits.named_buffers()}
-        # Copies: the graph keeps its example to put batches into, and a captured module is changed in place.
+        # Copies: the graph keeps its example as the input buffer, and a capture changes the module in place.
         replay = self._capture(copy.copy(self._logits), images.clone())
         for name, buffer in self._logits.named_buffers():
             buffer.copy_(before[name])
@@ -65,21 +65,21 @@ class Graphs:
 
 
 def graphed(logits: Logits, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The same as graphs on a GPU, if the network is one of our own, which are small.
+    """`logits`, replayed as CUDA graphs if on a GPU and if the network is one of our own, which are small.
 
-    For a single pass between two of the optimiser's steps: a graph writes gradients over those of its last pass.
+    Allows one pass per optimiser step: a graph overwrites the gradients of its previous pass.
     """
     if device.type != "cuda" or not is_own(logits.model.spec.name):
         return logits
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):  # torch 2.10 and later
-        # gradients come from the stream that a graph was captured on, and wait for it, as they should
+        # gradients come from the stream that captured the graph and wait for it, which is correct
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    # One pool for all shapes: a backward pass ends before the next forward pass, which needs nothing that it left.
+    # One pool for all shapes: a backward pass ends before the next forward pass, which needs none of its memory.
     pool = torch.cuda.graph_pool_handle()
 
     def capture(module: Logits, images: Tensor) -> Callable[[Tensor], Tensor]:
         if torch.cuda.mem_get_info(device)[0] < torch.cuda.max_memory_allocated(device):
-            return module  # as it is where memory is scarce, since graphs give none back
+            return module  # memory is scarce, and graphs never release any
         with torch.cuda.device(device):
             replay = torch.cuda.make_graphed_callables(module, (images,), allow_unused_input=True, pool=pool)
         return cast(Callable[[Tensor], Tensor], replay)

@@ -1,4 +1,4 @@
-"""Which device computes, at which precision, and with how many threads."""
+"""Chooses the device, the precision and the number of threads."""
 
 import contextlib
 import re
@@ -15,7 +15,10 @@ TINY_STEP = 1 << 16
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; raises where there is none such."""
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises UsageError for any other name, MachineError for a GPU that this machine lacks.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = re.fullmatch(r"cpu|cuda(?::(0|[1-9][0-9]*))?", name)
@@ -24,7 +27,7 @@ def find_device(name: str) -> torch.device:
     if name != "cpu":
         if not torch.cuda.is_available():
             raise MachineError(
-                f"`device` {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' says what there is"
+                f"`device` {name}: no usable CUDA GPU on this machine; 'noisyknn doctor' shows what it has"
             )
         if int(parts[1] or 0) >= torch.cuda.device_count():
             raise MachineError(f"`device` {name}: this machine's last GPU is cuda:{torch.cuda.device_count() - 1}")
@@ -35,13 +38,13 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to train under bf16 autocast; ``auto`` does so where the device computes it natively."""
     if precision != "auto":
         return precision == "bf16"
-    if device.type == "cuda":  # torch.cuda.is_bf16_supported counts emulation, and asks the current GPU only
+    if device.type == "cuda":  # torch.cuda.is_bf16_supported counts emulation and checks only the current GPU
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(bf16_features())
 
 
 def bf16_features() -> list[str]:
-    """The processor's instructions for bf16: ``amx_bf16``, ``avx512_bf16``, both or (also off Linux) none."""
+    """Which of the bf16 instructions ``amx_bf16`` and ``avx512_bf16`` the processor has; none outside Linux."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:
@@ -50,16 +53,16 @@ def bf16_features() -> list[str]:
 
 
 def thread_count(config: Config) -> int:
-    """Threads that training is worth: one for tiny steps, which gain little from more and then wait for each other.
+    """Number of threads to train with: one for tiny steps, where more threads gain little and wait for each other.
 
-    Where another program wants a core too, that wait is several times the work.
+    If another program needs a core, that wait takes several times as long as the work.
     """
     return 1 if config.batch_size * config.image_size**2 < TINY_STEP else torch.get_num_threads()
 
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads on the CPU, and with as many as before afterwards."""
+    """Let torch use `count` CPU threads, then restore the previous number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""A network in training together with everything that the rest of its episode depends on."""
+"""A network in training and the state that the rest of its episode depends on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from noisyknn.training.muon import Muon
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A network, its optimiser and its losses so far; random numbers are seeded anew each epoch and need no keeping."""
+    """A network, its optimiser and its losses so far; each epoch seeds its random numbers, so they are not saved."""
 
     model: Backbone
     logits: Callable[[Tensor], Tensor]
     """Images (B, 3, S, S) to float32 logits (B, C) of the model in training."""
     whole_logits: Callable[[Tensor], Tensor]
-    """The same for batches that are not cut into parts, of which a GPU may make graphs."""
+    """The same for batches that are not split; a GPU may replay them as graphs."""
     optimizer: torch.optim.Optimizer
     tracker: LossTracker
     objective: Mapping[str, Tensor]
-    """What is learnt beside the weights, such as labels."""
+    """Tensors that training updates besides the weights, such as labels."""
 
     def state(self) -> dict[str, Tensor]:
-        """All of it as named tensors."""
+        """The whole state as named tensors."""
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items() if tensor is not None}
@@ -35,7 +35,7 @@ class Learner:
         return state | {"cumulative_loss": self.tracker.cumulative}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave, in this process or an earlier one."""
+        """Restore what `state` returned in this process or an earlier one."""
         self.model.load_state_dict({name[6:]: tensor for name, tensor in state.items() if name.startswith("model.")})
         parameters = list(self.model.parameters())
         moments: dict[int, dict[str, Tensor]] = {}
@@ -54,9 +54,9 @@ class Learner:
 
 
 def new_optimizer(model: Backbone, config: Config, *, bf16: bool) -> torch.optim.Optimizer:
-    """The optimiser that the configuration names; the learning rate is set before each step.
+    """The configured optimiser; the trainer sets the learning rate before each step.
 
-    `bf16` is whether the network trains under bf16 autocast.
+    `bf16` is True if the network trains under bf16 autocast.
     """
     if config.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)

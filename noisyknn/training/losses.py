@@ -1,4 +1,4 @@
-"""Losses of single samples, computed in float32 whatever the precision of the logits."""
+"""Per-sample losses, computed in float32 for logits of any precision."""
 
 from typing import Protocol
 
@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 
 class LossFn(Protocol):
-    """A loss of each sample: logits (B, C) and class indices (B,) or (B, L) to losses of the labels' shape."""
+    """A per-sample loss: logits (B, C) and class indices (B,) or (B, L) to losses of the labels' shape."""
 
     def __call__(self, logits: Tensor, labels: Tensor, /) -> Tensor:
         """The losses; L labels of one sample share one softmax."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy (CE), a `LossFn`; smoothing spreads its share of each label evenly over all C classes."""
+    """Cross-entropy (CE), a `LossFn`; spreads a share `label_smoothing` of each label over all C classes."""
     return _cross_entropy(*_log_probabilities(logits, labels), label_smoothing).reshape(labels.shape)
 
 
@@ -24,8 +24,8 @@ def symmetric_cross_entropy(
 ) -> Tensor:
     """alpha · CE + beta · RCE of Wang et al. (2019), a `LossFn`; `log_zero` is their A, a negative number.
 
-    RCE = -Σ_c p_c · log(clip(onehot_c, e^A, 1)): the given class adds nothing and every other one -A · p_c, so that it
-    is -A · (1 - p_label). Labels are smoothed in CE only.
+    RCE = -Σ_c p_c · log(clip(onehot_c, e^A, 1)): the given class adds 0 and every other class -A · p_c, so RCE is
+    -A · (1 - p_label). Label smoothing applies to CE only.
     """
     every, picked = _log_probabilities(logits, labels)
     reverse = -log_zero * (1 - picked.exp())
@@ -37,23 +37,23 @@ def mixed_loss(
 ) -> tuple[Tensor, Tensor]:
     """The paper's Eq. 7 for each sample: (1 - gamma) · J(labels) + gamma · J(given_labels).
 
-    Takes logits (B, C) and two times class indices (B,); returns that training loss (B,) and J(labels) alone (B,).
+    Takes logits (B, C) and both labels as class indices (B,); returns this loss (B,) and J(labels) alone (B,).
     """
     current, given = loss(logits, torch.stack((labels, given_labels), dim=1)).unbind(1)
     return (1 - gamma) * current + gamma * given, current
 
 
 def expected_loss(logits: Tensor, targets: Tensor, loss: LossFn) -> Tensor:
-    """The loss (B,) that is expected where a label is uncertain: Σ_c targets_c · J(c), from logits (B, C).
+    """The expected loss (B,) under uncertain labels: Σ_c targets_c · J(c), from logits (B, C).
 
-    `targets` (B, C) are probabilities of the classes. For cross-entropy this is that with soft labels.
+    `targets` (B, C) are class probabilities. For cross-entropy, this is the usual loss on soft labels.
     """
     every_class = torch.arange(logits.shape[1], device=logits.device).expand_as(targets)
     return (targets * loss(logits, every_class)).sum(1)
 
 
 def _log_probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of all classes (B, C) and of the labels (B, L), where L is 1 for labels (B,)."""
+    """Log-probabilities of all classes (B, C) and of the labels (B, L); L is 1 for labels (B,)."""
     every = F.log_softmax(logits.float(), dim=1)
     return every, every.gather(1, labels.unsqueeze(1) if labels.dim() == 1 else labels)
 

@@ -1,4 +1,4 @@
-"""Batches that are too large for a GPU's memory, cut into parts."""
+"""Splits batches that do not fit into a GPU's memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ Result = TypeVar("Result")
 
 @dataclass(kw_only=True)
 class Memory:
-    """What a run has learnt of its device's memory, so that it runs out of it only once."""
+    """Remembers how many parts a batch needs, so that a run does not run out of memory again and again."""
 
     parts: int = 1
-    """Into how many parts a batch is cut to fit."""
+    """Number of parts that each batch is split into."""
 
     def fit(self, work: Callable[[int], Result], size: int, observer: Observer) -> Result:
-        """`work` on a batch of `size` images, given how many parts to cut it into, twice as many until it fits.
+        """Call `work` with the number of parts for a batch of `size` images; double it until the batch fits.
 
-        Raises MachineError where two images are too many: BatchNorm cannot learn from one.
+        Raises MachineError if two or three images do not fit: BatchNorm cannot train on a single one.
         """
         while True:
             parts = min(self.parts, max(size // 2, 1))
@@ -34,8 +34,8 @@ class Memory:
                         f"the GPU has too little memory for this network, even in batches of {size // parts}; try a "
                         "smaller `image_size` or `width`, or another `backbone`"
                     ) from error
-            self.parts = 2 * parts  # out here, the error no longer holds on to what filled the memory
+            self.parts = 2 * parts  # out here, the error no longer keeps the memory alive
             observer.note(
-                f"the GPU is out of memory: from here on, batches are cut into {self.parts} parts, and BatchNorm sees "
-                "one part at a time"
+                f"the GPU ran out of memory: from now on, batches are split into {self.parts} parts, and BatchNorm "
+                "sees one part at a time"
             )

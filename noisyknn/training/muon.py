@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024): momentum of which all directions count the same, for the matrices of a network.
+"""Muon (Jordan et al. 2024): orthogonalised momentum for the matrices of a network.
 
-The momentum of a matrix is replaced by the nearest semi-orthogonal matrix before it is applied. What the gradient
-hardly touches is so learnt as fast as what dominates it, and a network needs far fewer epochs than with SGD.
+Each step replaces a matrix's momentum by the nearest semi-orthogonal matrix. All directions then learn equally fast,
+even those with small gradients, and a network needs far fewer epochs than with SGD.
 """
 
 from collections.abc import Iterable
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 MATRIX_MOMENTUM, MOMENTUM = 0.6, 0.9
 """Nesterov momentum of matrices and of all other parameters."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Jordan's coefficients, which trade exact singular values of 1 for few steps."""
+"""Jordan's coefficients: singular values only near 1, but in few steps."""
 STEPS = 3
-"""Iterations of it."""
+"""Newton-Schulz iterations."""
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class Muon(torch.optim.Optimizer):
-    """Each step turns each matrix by about the learning rate, in radians; all other parameters do SGD at that rate.
+    """Each step rotates each matrix by about the learning rate, in radians; all other parameters use SGD at that rate.
 
-    The weights of a convolution are a matrix too: channels out × the rest. A matrix keeps the norm that it starts
-    with, which needs no other decay, and gives the rate the same meaning for every layer. The last matrix makes
-    the logits, whose scale is to be learnt: it belongs to the others, SGD with Nesterov momentum and weight decay.
+    The weights of a convolution are a matrix too: output channels × the rest. A matrix keeps its initial norm, so it
+    needs no weight decay, and the rate means the same for every layer. The last matrix makes the logits, whose scale
+    must be free: like the other parameters, it uses SGD with Nesterov momentum and weight decay.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
     ) -> None:
-        """Take `parameters` in the order of the network; `weight_decay` is that of those not turned.
+        """Take `parameters` in the order of the network; `weight_decay` applies to those that are not rotated.
 
-        Matrices are made orthogonal in `dtype`: bfloat16 does, but is slow on processors that do not have it.
+        `dtype` is the precision of the orthogonalisation: bfloat16 suffices, but is slow on processors without it.
         """
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
         matrices = [p for group in self.param_groups for p in group["params"] if p.dim() in (2, 4)]
@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: nothing here evaluates a loss again
-        """Apply the gradients, all at once where they can be: on a GPU, launching so little work takes the time."""
+        """Apply the gradients, batched where possible: on a GPU, launching small kernels takes most of the time."""
         for group in self.param_groups:
             learnt = [parameter for parameter in group["params"] if parameter.grad is not None]
             turned = [parameter for parameter in learnt if parameter in self._turned]
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_(others, self._with_momentum(others, gradients, MOMENTUM), alpha=-group["lr"])
 
     def _with_momentum(self, parameters: list[Tensor], gradients: Tensors, momentum: float) -> Tensors:
-        """Nesterov's momentum, of the parameters' shapes."""
+        """Nesterov momentum, in the parameters' shapes."""
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -68,9 +68,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """About the semi-orthogonal matrix (R, S) nearest to `matrix` (R, S), by Newton-Schulz iteration in `dtype`.
+    """Approximate the semi-orthogonal matrix (R, S) nearest to `matrix` (R, S), by Newton-Schulz iteration in `dtype`.
 
-    Singular values come out between 0.5 and 1.3 or so, unless they were below a hundredth of the matrix's norm.
+    Singular values become about 0.5 to 1.3, except those below a hundredth of the matrix's norm.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -83,7 +83,7 @@ def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _turn(parameter: Tensor, direction: Tensor, angle: float) -> None:
-    """Move the parameter against the direction, by `angle` times its norm, and back to its norm."""
+    """Move the parameter against the direction by `angle` times its norm, then rescale it to that norm."""
     norm = parameter.norm()
     parameter.sub_(direction * (angle * norm / direction.norm().clamp_min(1e-12)))
     parameter.mul_(norm / parameter.norm().clamp_min(1e-12))

@@ -1,6 +1,6 @@
-"""Plans: how one network is trained, made by small functions from the configuration.
+"""Plans: how to train one network. Small functions make them from the configuration.
 
-Shapes: N samples, R samples that are learnt, B samples of a batch, C classes.
+Shapes: N samples, R training samples, B samples of a batch, C classes.
 """
 
 from abc import ABC, abstractmethod
@@ -17,17 +17,17 @@ from noisyknn.training.losses import LossFn, cross_entropy, expected_loss, mixed
 from noisyknn.training.schedule import learning_rate, stretched
 
 Rate = Callable[[int, float], float]
-"""Learning rate of the step that comes when a share, from 0 to 1, of the epoch of that index is done."""
+"""Learning rate of a step, from the epoch's index and the share of that epoch, 0 to 1, that is done."""
 
 
 class Objective(ABC):
-    """What a network is trained towards; it may learn as the network does."""
+    """What a network is trained on; it may change during training."""
 
     state: Mapping[str, Tensor] = {}
-    """All that the objective has learnt so far, changed in place: checkpoints keep it."""
+    """Everything that changes, updated in place; checkpoints save it."""
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027  # most objectives stay the same
-        """Get ready for the epoch of that index."""
+        """Prepare for the epoch with this index."""
 
     @abstractmethod
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,16 +39,16 @@ class Plan:
     """How one network is trained."""
 
     episode: int
-    """Index of the episode, from 0; that of the final training is the number of episodes."""
+    """Index of the episode, from 0; for the final training, the number of episodes."""
     rows: Tensor
-    """(R,) the samples that it learns from."""
+    """(R,) samples to train on."""
     objective: Objective
     epochs: int
     rate: Rate
     tracked_from: int = 0
     """Index of the epoch from which losses accumulate."""
     start: Backbone | None = None
-    """The network to continue training, which is changed; one with its initial weights if not given."""
+    """The network to continue training, in place; None starts from the initial weights."""
     after_epoch: Callable[[int, Backbone, Tensor], None] = lambda *_: None
     """Called after each epoch with its index, the network and the cumulative losses (N,)."""
 
@@ -65,28 +65,28 @@ class Eq7(Objective):
     loss: LossFn
 
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Objective`."""
+        """See `Objective`."""
         return mixed_loss(logits, self.labels[samples], self.given[samples], self.gamma, self.loss)
 
 
 @dataclass(frozen=True)
 class SoftTargets(Objective):
-    """The expected loss where each sample may belong to several classes; it tracks the loss of the given label."""
+    """The expected loss under soft labels; it tracks the loss of the given label."""
 
     targets: Callable[[Tensor], Tensor]
-    """Probabilities of the classes (B, C) of samples (B,)."""
+    """Class probabilities (B, C) of samples (B,)."""
     given: Tensor
-    """(N,) given labels, -1 for none: there the expected loss is tracked."""
+    """(N,) given labels, -1 for none; such a sample tracks its expected loss."""
     loss: LossFn
 
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Objective`."""
+        """See `Objective`."""
         given, expected = self.given[samples], expected_loss(logits, self.targets(samples), self.loss)
         return expected, torch.where(given >= 0, self.loss(logits, given.clamp_min(0)), expected)
 
 
 def eq7_plan(config: Config, given: Tensor, labels: Tensor, gamma: float, episode: int) -> Plan:
-    """Train on Eq. 7 with current labels (N,), -1 for a sample that is left out, and given labels (N,), -1 for none."""
+    """Train on Eq. 7 with current labels (N,), -1 for samples to leave out, and given labels (N,), -1 for none."""
     return Plan(
         episode=episode,
         rows=torch.nonzero(labels >= 0)[:, 0],
@@ -106,10 +106,10 @@ def soft_target_plan(
     robust: bool,
     stretch: float,
 ) -> Plan:
-    """Train the samples `rows` (R,) towards probabilities (B, C), which `targets` gives for samples (B,).
+    """Train on the samples `rows` (R,) with soft labels; `targets` maps samples (B,) to probabilities (B, C).
 
-    `robust` takes the configured loss, for targets that are labels as given; otherwise cross-entropy. There are
-    `stretch` times the configured epochs, and the schedule keeps its shape.
+    `robust` selects the configured loss, for targets that are the given labels; otherwise it is cross-entropy.
+    Training takes `stretch` times the configured epochs, and the schedule keeps its shape.
     """
     return Plan(
         episode=episode,
@@ -121,7 +121,7 @@ def soft_target_plan(
 
 
 def configured_loss(config: Config) -> LossFn:
-    """The loss J that the configuration names."""
+    """The configured loss J."""
     if config.loss == "ce":
         return partial(cross_entropy, label_smoothing=config.label_smoothing)
     return partial(

@@ -3,7 +3,7 @@
 from noisyknn.config import Config
 
 WARM_UP = 0.25
-"""Share of a one-cycle episode in which the rate rises."""
+"""Share of a one-cycle episode during which the rate rises."""
 LEAST_DONE = 0.01
 """Share of a one-cycle episode that counts as done from the start, so that no step has a rate of 0."""
 
@@ -11,18 +11,18 @@ CYCLE = 10
 """Epochs of a cycle."""
 
 SMALLER = ((0.4, 0.5), (0.75, 0.75))
-"""Up to which share of a progressive episode images are of which share of their size, counted in whole epochs."""
+"""Stages of a progressive episode: share of its epochs at which each ends, in whole epochs, and share of the size."""
 PROGRESSIVE_COST = 0.57
-"""Time of a progressive episode's epoch, on average, beside one of images of full size."""
+"""Average time of an epoch in a progressive episode, relative to an epoch with full-size images."""
 LEAST_PIXELS = 8
-"""Height and width below which no image is made smaller."""
+"""Smallest height and width that images are shrunk to."""
 
 
 def image_size(config: Config, epoch: int, epochs: int) -> int:
-    """Height and width in pixels of what the network sees in that epoch of so many.
+    """Height and width in pixels of the network's input in the epoch of index `epoch`, of `epochs`.
 
-    Progressive resizing (Howard 2018; Tan and Le 2021): what is coarse is learnt from small images, in a fraction of
-    the time, and the last epochs see images as they are.
+    Progressive resizing (Howard 2018; Tan and Le 2021): the network learns coarse features from small images, in a
+    fraction of the time, and sees full-size images in the last epochs.
     """
     if not config.progressive:
         return config.image_size
@@ -31,7 +31,7 @@ def image_size(config: Config, epoch: int, epochs: int) -> int:
 
 
 def smaller_sizes(config: Config) -> list[int]:
-    """Heights and widths in pixels of images with which an episode may begin, where these are not all of one size."""
+    """Reduced heights and widths in pixels of the first epochs, ascending; empty if images keep their size."""
     sizes = {_scaled(config.image_size, share) for _, share in SMALLER} if config.progressive else set()
     return sorted(sizes - {config.image_size})
 
@@ -41,9 +41,9 @@ def _scaled(size: int, share: float) -> int:
 
 
 def cyclic_rate(config: Config, epoch: int, progress: float) -> float:
-    """That of `learning_rate` until `config.epochs` are done, then a cycle: from `config.lr` linearly to a tenth.
+    """`learning_rate` for the first `config.epochs`, then one cycle: linearly from `config.lr` to a tenth of it.
 
-    O2U-Net's (Huang et al. 2019), whose 0.01 and 0.001 are the rate before the cycle and a tenth of it.
+    The cycle of O2U-Net (Huang et al. 2019), whose 0.01 and 0.001 are the rate before the cycle and a tenth of it.
     """
     if epoch < config.epochs:
         return learning_rate(config, epoch, progress)
@@ -52,15 +52,15 @@ def cyclic_rate(config: Config, epoch: int, progress: float) -> float:
 
 
 def stretched(epochs: int, factor: float) -> int:
-    """That many times as many epochs, one at least."""
+    """`factor` times as many epochs, at least one."""
     return max(1, round(epochs * factor))
 
 
 def learning_rate(config: Config, epoch: int, progress: float, stretch: float = 1.0) -> float:
-    """Rate of the step that comes when `progress`, from 0 to 1, of the epoch is done, of `stretch` times as many.
+    """Learning rate when `progress`, from 0 to 1, of the epoch is done; `stretch` multiplies the configured epochs.
 
     ``step``: divided by 10 at each of `config.drops`, epochs counted from 0. ``one-cycle`` (Smith and Topin 2019):
-    linear from near 0 up to `config.lr` in the first quarter of the episode, linear down to 0 in the rest.
+    rises linearly from near 0 to `config.lr` in the first quarter of the episode, then falls linearly to 0.
     """
     if config.schedule == "step":
         return config.lr * 0.1 ** sum(epoch >= stretched(drop, stretch) for drop in config.drops)

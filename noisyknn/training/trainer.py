@@ -1,4 +1,4 @@
-"""Training one network and tracking the loss of every sample on the way (Algorithm 1, lines 3 to 8).
+"""Trains one network and tracks the loss of every sample (Algorithm 1, lines 3 to 8).
 
 Symbols: N samples, B samples of a batch, D features, C classes.
 """
@@ -33,26 +33,26 @@ SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """What one epoch of training was like."""
+    """Loss and speed of one epoch."""
 
     episode: int
     epoch: int
     loss: float
-    """Mean training loss on the current labels."""
+    """Mean tracked loss."""
     seconds: float
     images_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What the training of one episode leaves for the correction."""
+    """Results of one episode's training, for the label correction."""
 
     features: Tensor
     """(N, D) float32: pooled output of the chosen stage."""
     log_probabilities: Tensor
-    """(N, C) float16: log of what the network takes each class's probability for; as sure as the network is."""
+    """(N, C) float16: the network's log-probabilities, not calibrated."""
     cumulative_loss: Tensor
-    """(N,) float32: each sample's loss on its current label minus the epoch's mean, summed over the epochs."""
+    """(N,) float32: each sample's tracked loss minus the epoch's mean, summed over the epochs."""
     model: Backbone
     """The network, in evaluation mode."""
 
@@ -61,17 +61,17 @@ class Checkpoints(Protocol):
     """Keeps the state of an unfinished episode."""
 
     def load(self, episode: int) -> tuple[int, dict[str, Tensor]] | None:
-        """Number of epochs done and the state, if any was saved within this episode."""
+        """Number of finished epochs and the state, if this episode saved one."""
         ...
 
     def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
-        """Replace what was saved before."""
+        """Save the state in place of the previous one."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """Trains the networks of a run: `train` makes one as a plan says, `inspect` shows every sample to one."""
+    """Trains the networks of a run: `train` follows a plan, `inspect` runs a network on every sample."""
 
     pixels: Pixels
     given_labels: Tensor
@@ -87,13 +87,13 @@ class Trainer:
     memory: Memory = dataclasses.field(default_factory=Memory)
 
     def train(self, plan: Plan) -> Trained:
-        """Train a network as the plan says and inspect every sample with it.
+        """Train a network by the plan and run it on every sample.
 
-        Raises MachineError when a loss, a feature or a probability is no longer a number.
+        Raises MachineError if a loss, a feature or a probability is not finite.
         """
         model, cumulative_loss = self._fit(plan)
         features, log_probabilities = self.inspect(model)
-        # The last step may be the one that diverged, so far that a search would fail; neither check needs memory.
+        # The last step itself may diverge, so far that a search would fail; neither check needs memory.
         if not (features.norm().isfinite() and log_probabilities.amin().isfinite()):
             raise self._diverged(self._name(plan.episode))
         return Trained(
@@ -101,7 +101,7 @@ class Trainer:
         )
 
     def _fit(self, plan: Plan) -> tuple[Backbone, Tensor]:
-        """Train a network as the plan says; returns it with the cumulative losses (N,)."""
+        """Train a network by the plan; return it with the cumulative losses (N,)."""
         config, episode, rows = self.config, plan.episode, plan.rows
         name = self._name(episode)
         model = (plan.start or self.new_model()).to(self.device).to(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ class Trainer:
         learner = Learner(
             model=model,
             logits=logits,
-            # what another thread copies to a GPU would break into the making of a graph
+            # a copy to the GPU by another thread would disturb the capture of a graph
             whole_logits=graphed(logits, self.device) if self.pixels.at_hand else logits,
             optimizer=optimizer,
             tracker=tracker,
@@ -145,7 +145,7 @@ class Trainer:
     def inspect(self, model: Backbone) -> tuple[Tensor, Tensor]:
         """Features (N, D) float32 and log-probabilities (N, C) float16 of all samples.
 
-        Both are averaged over the mirror images where flips are trained on.
+        With `flip`, both are averaged over each image and its mirror image.
         """
         model.eval()
         samples = torch.arange(len(self.given_labels), device=self.device)
@@ -190,7 +190,7 @@ class Trainer:
             self.observer.advance(len(batch))
 
     def _gradients(self, learner: Learner, objective: Objective, batch: Tensor, images: Tensor, parts: int) -> Tensor:
-        """Leave the gradients of the batch's mean loss in the model; returns the losses (B,) to keep track of."""
+        """Leave the gradients of the batch's mean loss in the model; return the losses (B,) to track."""
         learner.optimizer.zero_grad()
         logits = learner.whole_logits if parts == 1 else learner.logits
         tracked = []
@@ -201,7 +201,7 @@ class Trainer:
         return torch.cat(tracked)
 
     def _resume(self, learner: Learner, episode: int, epochs: int) -> int:
-        """Take up the state saved within this episode, if any; returns the number of epochs that are done."""
+        """Restore the state that this episode saved, if any; return the number of finished epochs."""
         saved = self.checkpoints.load(episode)
         if saved is None:
             return 0
@@ -219,18 +219,18 @@ class Trainer:
 
 
 def _batch_count(samples: int, batch_size: int) -> int:
-    """How many batches of even size an epoch has; none of a single sample, which BatchNorm cannot learn from."""
+    """Number of even batches in an epoch; none has a single sample, which BatchNorm cannot train on."""
     return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
 def _seed(*numbers: int) -> int:
-    """One seed from several numbers; near ones give unrelated seeds."""
+    """One seed from several numbers; similar numbers give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
 
 
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
-    """A generator on the device; torch's global one, which dropout draws from, is seeded too and restored at last."""
+    """A seeded generator on the device; also seeds torch's global one, for dropout, and restores it at the end."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield torch.Generator(device).manual_seed(seed)

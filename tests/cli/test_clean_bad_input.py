@@ -143,7 +143,7 @@ def test_a_preset_of_the_paper_needs_more_rows(cli: Cli, data: Path, preset: str
     [
         (["--backbone", "cnn6"], "there is no --backbone cnn6; did you mean cnn8, cnn5?"),
         (["--layer", "stage9"], "--layer stage9: the backbone has no such layer; its stages are stem, stage1"),
-        (["--weights", "DEFAULT"], "no published weights of cnn5"),
+        (["--weights", "DEFAULT"], "cnn5 has no published weights"),
         (["--device", "tpu"], "--device 'tpu' is not one of auto, cpu, cuda, cuda:N"),
         (["--lr", "nan"], "--lr nan is not a finite number"),
         (["--episodes", 0], "--episodes 0 is out of range (1 to 1000)"),

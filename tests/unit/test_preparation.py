@@ -176,7 +176,7 @@ def test_a_network_of_which_torch_gets_gradients_wrong_in_bf16_is_refused(
     images: Path, settings: Mapping[str, object], cure: str
 ) -> None:
     network = {"backbone": "resnet18", "width": 1.0, **settings}
-    with pytest.raises(UsageError, match=f"resnet18 makes a single pixel of images of 16 pixels .*{cure}"):
+    with pytest.raises(UsageError, match=f"resnet18 shrinks images of 16 pixels to a single pixel .*{cure}"):
         job_of(images, precision="bf16", **network)
     assert job_of(images, precision="fp32", **network).config.backbone == "resnet18"
     assert job_of(images, precision="bf16", **network | {"image_size": 40}).config.image_size == 40

@@ -1,1 +1,1 @@
-"""What the paper compares with, and the deep k-NN filter: one file each."""
+"""The paper's baselines and the deep k-NN filter, one file each."""

@@ -1,8 +1,8 @@
-"""CE: a network learns the labels as they are given, by cross-entropy, and each label becomes what it predicts.
+"""CE: train one network on the given labels with cross-entropy; each label becomes its prediction.
 
 The first baseline of Kong et al. (Section 4.2); its test accuracy is that of this network after the last epoch.
-Schedule, optimiser and augmentation are those of the preset, as the paper has them for all methods. Deviation: where
-training mirrors images, labels are the predictions averaged over an image and its mirror image.
+Schedule, optimiser and augmentation are those of the preset, as in the paper for all methods. Deviation: where training
+mirrors images, labels are the predictions averaged over an image and its mirror image.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from noisyknn.training.plan import eq7_plan
 
 
 def one_network(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """A single episode on the given labels, after which each label is the network's prediction."""
+    """Train one episode on the given labels; each label becomes the network's prediction."""
     if last is None:
         trained = task.train(eq7_plan(task.config, task.given_labels, task.given_labels, 1.0, 0))
         logs = trained.log_probabilities
@@ -30,7 +30,7 @@ def one_network(task: Task, last: Episode | None) -> Iterator[Episode]:
 
 
 def without_votes(labels: Tensor, evidence: Tensor, references: Tensor) -> Correction:
-    """Labels (N,) that no neighbours have voted on, from evidence (N, C) and the rows (R,) that were learnt."""
+    """A correction without a k-NN vote, from labels (N,), evidence (N, C) and the rows (R,) trained on."""
     return Correction(
         labels=labels,
         voted=labels.clone(),

@@ -1,13 +1,13 @@
-"""The deep k-NN filter: a sample is left out where its label is not that of most of its neighbours.
+"""The deep k-NN filter leaves out a sample if its label differs from that of most of its neighbours.
 
-Source: Bahri, Jiang and Gupta, Deep k-NN for Noisy Labels (2020). A preliminary network learns the labels as they are
-given; neighbours are those nearest in the space of its logits, among all samples; a new network, where one is wanted,
-learns the samples that agree with theirs. Nothing is corrected: a sample that is left out keeps its label, and is
-called ``uncertain``.
+Source: Bahri, Jiang and Gupta, Deep k-NN for Noisy Labels (2020). A preliminary network trains on the given
+labels; neighbours are the nearest in the space of its logits, among all samples; a new network, if one is wanted,
+trains on the samples that agree with their neighbours. The filter corrects nothing: a sample that is left out keeps its
+label and becomes ``uncertain``.
 
-Deviations, since no official code was found: the logits of a sample are taken up to a constant, as log-probabilities
-less their mean, and averaged over its mirror image where flips are trained on; both networks are trained by the loss
-and the schedule of the preset. A sample without a label gets that of most of its neighbours, and is not learnt.
+Deviations, since we found no official code: logits are known up to a constant, as log-probabilities minus their mean,
+and averaged over the mirror image where training flips images; both networks train with the loss and the schedule of
+the preset. A sample without a label gets that of most of its neighbours and is not trained on.
 """
 
 from collections.abc import Iterator
@@ -24,16 +24,16 @@ from noisyknn.training.plan import eq7_plan
 
 
 def deep_knn(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """The filter."""
+    """Run the filter."""
     if last is None:
         yield _filter(task)
 
 
 def learn_what_is_left(task: Task, last: Episode) -> Backbone:
-    """A new network on the samples that agree with their neighbours; raises UsageError where too few do."""
+    """Train a new network on the samples that agree with their neighbours; raises UsageError if too few do."""
     kept = torch.where(task.given_labels >= 0, last.correction.labels, -1)
     if len(torch.unique(kept[kept >= 0])) < 2:
-        raise UsageError("the deep k-NN filter leaves fewer than two classes to learn; give a smaller `k`")
+        raise UsageError("the deep k-NN filter leaves fewer than two classes to train on; give a smaller `k`")
     return task.train(eq7_plan(task.config, task.given_labels, kept, 0.0, task.config.episodes)).model
 
 

@@ -1,4 +1,4 @@
-"""Joint Optimization: the labels are a mean of what the network has lately said, and the network learns those.
+"""Joint Optimization: labels are the mean of the network's recent predictions, and the network trains on them.
 
 Source: Tanaka et al., Joint Optimization Framework for Learning with Noisy Labels (2018), and its official code.
 Symbols: N samples, B samples of a batch, C classes, s(x) the network's probabilities.
@@ -7,15 +7,15 @@ First step, at a constant rate: minimise over the weights
 
     mean CE(soft labels, s) + α · Σ_c p_c · log(p_c / mean_batch s_c) + β · mean entropy(s),   p uniform
 
-where the soft labels are the given ones at first and, from epoch 70 of 200 on, the mean of s over the last 10 epochs,
-as training saw it. Second step: a new network learns the soft labels, from 2.5 times the rate, divided by 10 after each
-third of 120 epochs.
+The soft labels are the given ones at first and, from epoch 70 of 200 on, the mean of s over the last 10 epochs, as
+computed in training. Second step: a new network trains on the soft labels, starting at 2.5 times the rate, divided by
+10 after each third of 120 epochs.
 
-The second step is taken where its network is wanted. Deviations: `epochs` are those of the first step, and 70, 10 and
-120 of 200 keep their share: the presets of Kong et al. have 120 and 40; momentum is Nesterov's; Σ p log p, which does
-not change, is left out, as in the official code; where a GPU's memory cuts a batch into parts, each has its own mean.
-α, β and the rate are the source's for 70 % symmetric noise; for 40 % asymmetric it has 0.8, 0.4 and 0.03. Samples
-without a label join in the second step.
+The second step runs only if its network is wanted. Deviations: `epochs` counts the first step, and 70, 10 and 120 keep
+their share of 200, since the presets of Kong et al. have 120 and 40; momentum is Nesterov's; the constant Σ p log p is
+left out, as in the official code; if a batch is split to fit a GPU's memory, each part has its own mean. α, β and the
+rate are the source's for 70 % symmetric noise; for 40 % asymmetric noise it has 0.8, 0.4 and 0.03. Samples without a
+label join in the second step.
 """
 
 import math
@@ -34,12 +34,12 @@ from noisyknn.training.losses import cross_entropy, expected_loss
 from noisyknn.training.plan import Objective, Plan
 
 BEGIN, WINDOW, SECOND = 70 / 200, 10 / 200, 120 / 200
-"""When labels begin to change, over how many epochs they are averaged, and the second step: shares of the first."""
+"""Start of the label updates, epochs averaged, and length of the second step, as shares of the first step."""
 LEAST = 1e-7
 
 
 class JointObjective(Objective):
-    """The loss of the first step, and the soft labels that it learns."""
+    """The loss of the first step, and the soft labels."""
 
     def __init__(self, given: Tensor, classes: int, config: Config) -> None:
         self._prior_weight, self._entropy_weight = config.prior_weight, config.entropy_weight
@@ -53,17 +53,17 @@ class JointObjective(Objective):
 
     @property
     def labels(self) -> Tensor:
-        """Mean (N, C) of what the network said of each sample it learnt, over the last epochs."""
+        """Mean prediction (N, C) for each training sample over the last epochs."""
         return self._recent.mean(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Take up the labels that the last epochs gave."""
+        """Update the soft labels from the last epochs."""
         if epoch >= self._begin:
             self._labels = self.labels
         self._slot = epoch % len(self._recent)
 
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses (B,), whose mean is that of the batch, and the cross-entropy (B,) with the given labels."""
+        """The losses (B,), whose mean is the batch's loss, and the cross-entropy (B,) with the given labels."""
         logs = logits.log_softmax(1)
         said = logs.exp()
         self._recent[self._slot, samples] = said.detach()
@@ -75,7 +75,7 @@ class JointObjective(Objective):
 
 
 def joint_optimization(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """The first step, which gives the labels."""
+    """Run the first step, which finds the labels."""
     if last is None:
         yield _first_step(task)
 
@@ -104,7 +104,7 @@ class SecondStep(Objective):
 
 
 def learn_soft_labels(task: Task, last: Episode) -> Backbone:
-    """The second step: a new network on what the first has made of the labels."""
+    """The second step: train a new network on the first one's soft labels."""
     soft = last.correction.evidence.float().softmax(1)
     epochs, rate = max(1, round(SECOND * task.config.epochs)), task.config.later_rate * task.config.lr
     plan = Plan(
@@ -118,9 +118,9 @@ def learn_soft_labels(task: Task, last: Episode) -> Backbone:
 
 
 BY_SGD = {**ONE_EPISODE, "optimizer": "sgd", "weight_decay": 1e-4, "batch_size": 128}
-"""The optimiser of the source, and of PENCIL's."""
+"""The optimiser of this source and of PENCIL's."""
 ON_CLOTHING1M = {"optimizer": "adam", "lr": 2e-3, "weight_decay": 5e-3, "batch_size": 64, "later_rate": 1.0}
-"""The optimiser that Kong et al. have for all methods in Section 4.7. α and β stay those for CIFAR-10."""
+"""The optimiser of Kong et al. for all methods in Section 4.7. α and β stay those for CIFAR-10."""
 SPEC = MethodSpec(
     run=joint_optimization,
     settings=frozenset({"policy", "prior_weight", "entropy_weight", "later_rate"}),

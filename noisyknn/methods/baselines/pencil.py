@@ -6,21 +6,21 @@ distribution.
 
 1. Until epoch 70 of 320: cross-entropy with the given labels ỹ.
 2. Until epoch 200: mean over samples and classes of s · (log s - log y^d), plus α · L_o(y^d, ỹ), plus β · mean of
-   -s · log s; the logits z, 10 for the given class and 0 for the others at first, move by -λ times their gradient.
-3. Until epoch 320: the first of these three alone, z stays; the rate begins anew at 3.3 times the first, divided by 10
-   after each third.
+   -s · log s; the logits z start at 10 for the given class and 0 for the others, and move by -λ times their gradient.
+3. Until epoch 320: the first of these three terms alone, with fixed z; the rate restarts at 3.3 times the first one and
+   is divided by 10 after each third.
 
-Deviation from the paper's text, with the official code: L_o is the cross-entropy of softmax(y^d), not of y^d, with ỹ.
+Deviation from the paper's text, as in the official code: L_o is the cross-entropy of softmax(y^d), not of y^d, with ỹ.
 Deviations from that code: it has ``lr2 // 10`` for the last rates, which is 0; here they are a tenth and a hundredth.
-α 0.1 and β 0.8 are what the paper has for symmetric noise on CIFAR-10, not the code's 0.4 and 0.1, with which no
-label of ten classes can flip: the gradients cancel out at y^d = 0.73 of the given class, however sure s is of
-another. For another number C of classes they are α · 10 / C, and λ · C / 10, since the mean over the classes makes
-the first gradient smaller: with α = 0.1 no label of more than twenty classes could flip. λ is for batches of 128, and
-for 130 epochs of the second stage, in each of which a sample moves once. A shorter second stage has several moves of a
-sample in each of its epochs, as many in all: in one large move, labels of which the network is unsure would flip to
-and fro. The paper has other α, β, λ and rates for asymmetric noise (`noisyknn.paper.grid`) and for CIFAR-100.
-`epochs` are those of all stages, and 70 and 200 of 320 keep their share: the paper's presets have 120 and 40. Momentum
-is Nesterov's. Samples without a label are not learnt, and get what the network says.
+α 0.1 and β 0.8 are the paper's for symmetric noise on CIFAR-10, not the code's 0.4 and 0.1. With those, no label of
+ten classes can flip: the gradients cancel out at y^d = 0.73 of the given class, however confident s is in another.
+For C classes we use α · 10 / C and λ · C / 10, since the mean over the classes shrinks the first gradient: with
+α = 0.1, no label of more than twenty classes could flip. λ is for batches of 128 and 130 epochs of the second stage,
+each of which moves a sample once. A shorter second stage moves a sample several times per epoch, as many times in all:
+in one large move, labels with unconfident predictions would flip to and fro. The paper has other α, β, λ and rates for
+asymmetric noise (`noisyknn.paper.grid`) and for CIFAR-100. `epochs` counts all stages, and 70 and 200 keep their share
+of 320: the paper's presets have 120 and 40. Momentum is Nesterov's. Samples without a label are not trained on, and get
+the network's prediction.
 """
 
 import math
@@ -41,18 +41,18 @@ from noisyknn.training.losses import cross_entropy
 from noisyknn.training.plan import Objective, Plan, Rate
 
 FIRST, SECOND = 70 / 320, 200 / 320
-"""Where the first and the second stage end: shares of all epochs."""
+"""Ends of the first and the second stage, as shares of all epochs."""
 BATCH, SECOND_EPOCHS = 128, 130
-"""Size of a batch, and epochs of the second stage, that the rate of labels is given for."""
+"""Batch size, and epochs of the second stage, that λ is given for."""
 CLASSES = 10
-"""Classes that α and λ are given for."""
+"""Number of classes that α and λ are given for."""
 SURE = 10.0
-"""Logit of the given class at first."""
+"""Initial logit of the given class."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Epochs at which the first and the second stage end, and all of them."""
+    """Epochs at which the first and the second stage end, and their total."""
 
     first: int
     second: int
@@ -60,12 +60,12 @@ class Stages:
 
     @classmethod
     def of(cls, epochs: int) -> "Stages":
-        """Of so many epochs, three at least."""
+        """The stages of `epochs` epochs, at least three."""
         first = max(1, round(FIRST * epochs))
         return cls(first, min(max(first + 1, round(SECOND * epochs)), epochs - 1), epochs)
 
     def rate(self, lr: float, later: float) -> Rate:
-        """The learning rate of each epoch; that of the last stage begins with `later` times `lr`."""
+        """The learning rate of each epoch; the last stage starts at `later` times `lr`."""
 
         def rate(epoch: int, _: float) -> float:
             if epoch < self.second:
@@ -92,9 +92,9 @@ class PencilObjective(Objective):
         self._epoch = 0
 
     def begin_epoch(self, epoch: int) -> None:
-        """The epoch decides on the stage."""
+        """Select the stage of the epoch."""
         self._epoch = epoch
-        self._before = self.label_logits.clone()  # a step that is taken again, for want of memory, moves no label twice
+        self._before = self.label_logits.clone()  # a step repeated for lack of memory moves no label twice
 
     def __call__(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The losses (B,) of the stage, and the cross-entropy (B,) with the given labels."""
@@ -110,19 +110,19 @@ class PencilObjective(Objective):
         return losses, own
 
     def _move(self, logs: Tensor, samples: Tensor, given: Tensor) -> None:
-        """Gradient steps of the label logits of samples (B,), from the network's log-probabilities (B, C)."""
+        """Move the label logits of samples (B,) by their gradients, from the network's log-probabilities (B, C)."""
         said, z = logs.exp(), self._before[samples]
         one_hot = F.one_hot(given, z.shape[1])
         for _ in range(self._moves):
             labels = z.softmax(1)
-            by_labels = labels.softmax(1) - one_hot  # gradient of L_o by y^d, which goes on through y^d = softmax(z)
+            by_labels = labels.softmax(1) - one_hot  # gradient of L_o by y^d; the next line applies y^d = softmax(z)
             compatibility = labels * (by_labels - (labels * by_labels).sum(1, keepdim=True))
             z = z - self.label_rate * ((labels - said) / z.shape[1] + self.compatibility_weight * compatibility)
         self.label_logits[samples] = z
 
 
 def pencil(task: Task, last: Episode | None) -> Iterator[Episode]:
-    """All three stages in one episode, whose network is the classifier."""
+    """Run all three stages in one episode; its network is the classifier."""
     if last is None:
         given, config = task.given_labels, task.config
         objective = PencilObjective(given, task.classes, config)
@@ -170,5 +170,5 @@ SPEC = MethodSpec(
     objective=lambda config: f"α {config.compatibility_weight:g}, β {config.entropy_weight:g}, λ {config.label_rate:g}",
     check=_check,
 )
-"""On Clothing1M, the source's α 0.08 and λ 3000 are for these very 14 classes, so what `PencilObjective` scales by is
-undone. That its batches are of 64, and its second stage as long as ours of 6 epochs, is assumed."""
+"""On Clothing1M, the source's α 0.08 and λ 3000 are for its 14 classes, so these factors undo the scaling of
+`PencilObjective`. We assume batches of 64 and a second stage of 6 epochs, as long as ours."""

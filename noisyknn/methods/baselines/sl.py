@@ -1,8 +1,8 @@
-"""SL: like CE, but by the symmetric loss, which wrong labels mislead less.
+"""SL: like CE, but with the symmetric loss, which is more robust to wrong labels.
 
 Source: Wang et al., Symmetric Cross Entropy for Robust Learning with Noisy Labels (2019):
-α · CE + β · RCE (`noisyknn.training.losses`), α and β by data set. Deviation: log 0 is taken as -9.21, as in its
-official code, where its text says -4 (setting ``log_zero``).
+α · CE + β · RCE (`noisyknn.training.losses`), α and β by data set. Deviation: log 0 is -9.21, as in the official code,
+not -4, as in the text (setting ``log_zero``).
 """
 
 from noisyknn.methods.baselines.ce import ONE_EPISODE, one_network

@@ -105,7 +105,7 @@ def test_too_few_different_images_are_refused(different: int, folds: int) -> Non
         task_of(given_labels(), Network(), replace(CONFIG, folds=folds, episodes=folds)),
         digests=torch.arange(len(TRUTH)) % different,
     )
-    with pytest.raises(InputError, match=f"for `folds` {folds}: {different}, of which {different} have"):
+    with pytest.raises(InputError, match=f"for `folds` {folds}: {different}, {different} of them with a label"):
         list(crossfit(task, None))
 
 

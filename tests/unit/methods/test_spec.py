@@ -43,7 +43,7 @@ def test_every_method_is_found_and_its_defaults_are_settings(name: str) -> None:
 def test_a_method_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no `method` 'selkn'; did you mean selknn\\?"):
         find_method("selkn")
-    with pytest.raises(UsageError, match="there are crossfit, selknn, iterknn"):
+    with pytest.raises(UsageError, match="choose one of crossfit, selknn, iterknn"):
         find_method("xyz")
 
 

@@ -107,7 +107,7 @@ class _Odd(nn.Module):
 
 @pytest.mark.parametrize("layer", ["unused", "flat"])
 def test_a_layer_without_a_vector_per_image_is_refused(layer: str) -> None:
-    with pytest.raises(UsageError, match=f"`layer` {layer} does not give one vector per image; take a stage: conv, "):
+    with pytest.raises(UsageError, match=f"`layer` {layer} does not give one vector per image; choose a stage: conv, "):
         find_tap(_Odd(), 4, layer)
 
 

@@ -584,7 +584,7 @@ def test_batches_that_do_not_fit_are_cut_and_give_the_same() -> None:
 
         return make
 
-    diary = Diary(expected_notes=r"the GPU is out of memory: from here on, batches are cut into \d parts.*")
+    diary = Diary(expected_notes=r"the GPU ran out of memory: from now on, batches are split into \d parts.*")
     config = make_config(batch_size=21)
     small = make_trainer(config, model=seeded(SmallGpu), diary=diary)
     found, expected = fit(small), fit(make_trainer(config, model=seeded(LargeGpu)))
