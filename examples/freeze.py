@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Record what the commands write, so that a change that shall change nothing can show it.
+"""Record the output of the commands, to show that a change of code leaves it unchanged.
 
-    freeze.py RECORD.json [--cifar10 FOLDER]        and, after the change: freeze.py OTHER.json …; diff RECORD.json …
+    freeze.py RECORD.json [--cifar10 FOLDER]        then, after the change: freeze.py OTHER.json …; diff RECORD.json …
 
-Every method cleans 600 of scikit-learn's digits and, if FOLDER with images/ and labels.csv (path, clean_label) is
-given, its first 2,000 images: in fp32, with one thread, two epochs an episode. The record has the SHA-256 of each
-table, of the tables of inject-noise and the figures of evaluate, and the exit code of each bad input. Digests are of
-one machine: record before and after on the same one.
+Every method cleans 600 of scikit-learn's digits and, with --cifar10, the first 2,000 images of FOLDER, which has
+images/ and labels.csv (path, clean_label): in fp32, with one thread and two epochs an episode. The record has the
+SHA-256 of each table, of the tables of inject-noise and the figures of evaluate, and the exit code of each bad input.
+Digests differ between machines: record before and after on the same one.
 """
 
 import argparse
@@ -64,7 +64,7 @@ BAD_OPTIONS = {
 
 
 def main() -> None:
-    """Record all of it."""
+    """Run everything and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path)
     parser.add_argument("--cifar10", type=Path, metavar="FOLDER")
@@ -89,11 +89,11 @@ def main() -> None:
 
 
 def cleaned(data: str, images: Path, labels: Path, folder: Path) -> dict[str, str]:
-    """Digests of what every method makes of the labels, and of what evaluate says of that."""
+    """Digests of the tables of every method, and of evaluate's figures for them."""
     found = {}
     for method in METHODS:
         out, chances = folder / f"{data}-{method}.csv", folder / f"{data}-{method}-chances.csv"
-        epochs = 3 if method == "pencil" else 2  # it has three stages
+        epochs = 3 if method == "pencil" else 2  # its three stages need three
         options = ["--method", method, "--epochs", epochs, "--precision", "fp32", "--save-probabilities", chances]
         run("clean", "--images", images, "--labels", labels, "--out", out, *options)
         truth = ["--truth-column", "clean_label", "--probabilities", chances, "--json"]
@@ -105,7 +105,7 @@ def cleaned(data: str, images: Path, labels: Path, folder: Path) -> dict[str, st
 
 
 def refused(folder: Path) -> list[tuple[str, int]]:
-    """The exit code of every input that cannot be used."""
+    """The exit code for every bad input."""
     table = folder / "bad.csv"
     good = ["clean", "--images", folder / "images", "--labels", folder / "labels.csv", "--label-column", "clean_label"]
     codes = []
@@ -120,7 +120,7 @@ def refused(folder: Path) -> list[tuple[str, int]]:
 
 
 def run(*command: object, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    """One noisyknn command, on one thread."""
+    """Run a noisyknn command with one thread."""
     program = [sys.executable, "-m", "noisyknn", *map(str, command)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(program, check=False, cwd=cwd, env=environment, capture_output=True)

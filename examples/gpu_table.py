@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What one GPU does in its time: gpu_table.py --cifar10 FOLDER --yardstick SCRIPT [--only NAME …] [--out FILE]
+"""Time noisyknn on one GPU: gpu_table.py --cifar10 FOLDER --yardstick SCRIPT [--only NAME …] [--out FILE]
 
-FOLDER has ``images/`` and ``labels.csv`` with the columns path, clean_label and aggre_label (CIFAR-10N), all 50,000
-rows of CIFAR-10. Cases: the default options on labels that are 40 % symmetric and on people's (whole processes); an
-epoch of the paper's CIFAR-10 preset, beside that of the yardstick (see speed_table.py); exact neighbours of features
-drawn at random. Results go to results/gpu.json, where a case replaces what was measured of it before.
+FOLDER has ``images/`` and ``labels.csv`` with the columns path, clean_label and aggre_label (CIFAR-10N), for all 50,000
+training images of CIFAR-10. Cases: whole processes with default options, on 40 % symmetric noise and on human labels;
+an epoch of the paper's CIFAR-10 preset, beside the yardstick's (see speed_table.py); exact neighbours of random
+features. Results go to results/gpu.json; a case replaces its earlier result.
 """
 
 import argparse
@@ -31,14 +31,14 @@ NOISYKNN = [sys.executable, "-m", "noisyknn"]
 
 
 def main() -> None:
-    """Run the cases, keep and print what they took."""
+    """Run the cases; save and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*CLEAN, "epoch", *NEIGHBOURS]
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--yardstick", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
-    parser.add_argument("--commit", help="of this code, where git does not say")
+    parser.add_argument("--commit", help="of this code, if git cannot tell")
     chosen = parser.parse_args()
     about = {
         "commit": chosen.commit or output("git", "rev-parse", "HEAD"),
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def cleaned(data: Path, column: str) -> dict[str, object]:
-    """Seconds of a whole process with the default options, and how right its labels are."""
+    """Seconds of a whole process with default options, and the accuracy of its labels."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         labels = data / "labels.csv"
@@ -106,7 +106,7 @@ def epoch(data: Path, yardstick: Path) -> dict[str, object]:
     ways = ["--backbone", "preact_resnet32", "--episodes", "1", "--epochs", "1", "--flip", "--device", "cuda"]
     done = subprocess.run([sys.executable, yardstick, *inputs, *ways], check=True, stdout=subprocess.PIPE, text=True)
     theirs = json.loads(done.stdout.splitlines()[-1])["seconds_per_epoch"]
-    settled = statistics.median(own[2:])  # the first two make the graphs
+    settled = statistics.median(own[2:])  # the first two capture the CUDA graphs
     return {
         "command": f"noisyknn clean … {' '.join(preset)}",
         "seconds": settled,
@@ -118,7 +118,7 @@ def epoch(data: Path, yardstick: Path) -> dict[str, object]:
 
 
 def neighbours(samples: int, references: int, dimensions: int, k: int) -> dict[str, object]:
-    """Seconds of the k nearest of some of the features for each of them, and whether those of a few are right."""
+    """Seconds to find the k nearest references of every sample, and the recall for 100 samples."""
     device = torch.device("cuda")
     torch.manual_seed(0)
     centres = 1.5 * torch.randn(10, dimensions, device=device)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How much memory a run takes whose images are more than memory holds: memory_bound.py FOLDER [--rows 100000]
+"""Measure the memory of a run whose images do not fit in memory: memory_bound.py FOLDER [--rows 100000]
 
-Draws a set of photographs into FOLDER (many names for a few files), cleans it at 224 pixels, and watches the process
-and its children. The decoded images, 150 kB each, lie in a memory-mapped file of the run directory in FOLDER; what
-counts is the anonymous memory, for pages of the file are given back whenever others need the memory. Linux only. The
-network is tiny and trains for a single epoch: memory is measured here, not speed. Writes results/memory.json.
+Draws photographs into FOLDER (many names for a few files), cleans them at 224 pixels, and watches the process. The
+decoded images, 150 kB each, lie in a memory-mapped file in FOLDER. Only anonymous memory counts: the system takes back
+pages of the file when it needs memory. The network is tiny and trains for one epoch, as this measures memory, not
+speed. Linux only. Adds to results/memory.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ OPTIONS += ["--episodes", "1", "--epochs", "1", "--seed", "0"]
 
 
 def main() -> None:
-    """Draw, clean, watch, and keep what was seen."""
+    """Draw, clean, watch, and save the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -69,14 +69,14 @@ def main() -> None:
 
 
 def draw(images: Path, rows: int) -> None:
-    """Photographs under as many names as there are rows."""
+    """Draw a few photographs and link them under `rows` names."""
     distinct = write_pictures(images, 32, *PHOTOGRAPH, seed=0)
     for row in range(rows):
         os.link(distinct[row % len(distinct)], images / f"{row}.jpg")
 
 
 def watched(command: list[object], store: Path) -> tuple[int, bool]:
-    """The largest anonymous memory, in bytes, that a command was seen to have, and whether it made the file `store`."""
+    """Peak of a command's anonymous memory, in bytes, and whether it made the file `store`."""
     process = subprocess.Popen(list(map(str, command)))
     peak, stored = 0, False
     while process.poll() is None:

@@ -1,4 +1,4 @@
-"""Drawn pictures for measurements without data, and a plain PyTorch loop that trains on them."""
+"""Drawn pictures for measurements without data, and a plain PyTorch training loop."""
 
 import io
 import time
@@ -16,9 +16,9 @@ from torchvision import transforms
 from noisyknn.config import Config
 
 PHOTOGRAPH = (500, 375)
-"""Width and height of a typical photograph of the web."""
+"""Width and height of a typical photograph on the web."""
 DISTINCT, PIXELS = 32, 1 << 26
-"""Smallest number of distinct pictures, and largest number of pixels to draw; all other files are copies."""
+"""Smallest number of distinct pictures, and largest number of pixels to draw; further files are copies."""
 ROUGHNESS = 0.4
 """Growth of detail with scale: a JPEG of 500 x 375 pixels at quality 90 takes about 55 kB, like a photograph."""
 
@@ -35,7 +35,7 @@ def write_pictures(folder: Path, count: int, width: int, height: int, seed: int)
 
 
 def _encoded(generator: np.random.Generator, width: int, height: int) -> bytes:
-    """A JPEG of a sum of random colours at every scale, the finest being single pixels."""
+    """A JPEG: a sum of random colours at every scale, down to single pixels."""
     total = np.zeros((3, height, width), dtype=np.float32)
     scale = 1
     while scale < min(width, height):
@@ -50,7 +50,7 @@ def _encoded(generator: np.random.Generator, width: int, height: int) -> bytes:
 
 
 class Pictures(Dataset[tuple[Tensor, int, int]]):
-    """Images as augmented tensors, decoded at each access: what one would write first."""
+    """Images as augmented tensors, decoded at each access: the plain way."""
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], config: Config) -> None:
         self.paths, self.labels = paths, labels

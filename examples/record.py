@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a noisyknn clean command and keep what it measured: record.py NAME clean --images … --truth-column …
+"""Run a noisyknn clean command and save its figures: record.py NAME clean --images … --truth-column …
 
 Writes results/NAME.json beside this file: command, whole-process seconds, figures, commit, versions, hardware, date.
 """
@@ -19,7 +19,7 @@ import torch
 
 
 def main() -> None:
-    """Run the command that follows NAME, with a summary and an output of its own."""
+    """Run the command after NAME, with its own output and summary."""
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     name, *arguments = sys.argv[1:]
@@ -58,7 +58,7 @@ def hardware() -> str:
 
 
 def output(*command: str) -> str:
-    """What a command prints, run beside this file; ends where it fails."""
+    """The output of a command, run beside this file; exits if it fails."""
     ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parent)
     if ran.returncode:
         sys.exit(f"{' '.join(command)} failed: {ran.stderr.strip()}")

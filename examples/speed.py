@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How fast each stage of clean runs on this machine, beside the same work by plain means: speed.py [--rows 2000 …]
+"""Time each stage of clean on this machine, beside plain code for the same work: speed.py [--rows 2000 …]
 
-Draws pictures, so no data is needed. Times decoding beside a Pillow loop, an epoch of training beside a DataLoader in
+Draws its pictures, so it needs no data. Times decoding beside a Pillow loop, a training epoch beside a DataLoader in
 float32, the features of all images, and the nearest neighbours beside scikit-learn; then the parts of a training step.
-Several --rows show how the cost grows. Prints a table, or JSON with --json. Nothing else should run on the machine.
+Several --rows show how the cost grows. Prints a table, or JSON with --json. Run nothing else on the machine.
 """
 
 import argparse
@@ -44,9 +44,9 @@ from noisyknn.training.trainer import EpochReport, Trainer
 
 CLASSES = 10
 STORED = 224
-"""Height and width to which photographs are decoded."""
+"""Height and width of decoded photographs, in pixels."""
 MOST_DECODED = 5_000
-"""Largest number of pictures to decode: the time per picture does not depend on the number."""
+"""Largest number of pictures to decode; the time per picture does not depend on it."""
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     chosen = vars(parser.parse_args())
     rows, preset, repeats, workers, as_json = map(chosen.pop, ("rows", "preset", "repeats", "workers", "json"))
     if min(rows) < 100 or repeats < 1:
-        parser.error("give at least 100 --rows and one of --repeats")
+        parser.error("--rows must be at least 100, and --repeats at least 1")
     settings = {name: value for name, value in chosen.items() if value is not None}
     try:
         found = measure(rows, preset, settings, repeats=repeats, workers=workers)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The stages and the parts of a training step, one a line."""
+    """The stages and the parts of a training step, one per line."""
     lines = [f"{'stage':26}{'rows':>9}{'seconds':>10}{'a second':>10}{'ratio':>8}  beside"]
     for stage in found["stages"]:
         ratio = "" if stage["ratio"] is None else f"{stage['ratio']:.2f}"
@@ -131,7 +131,7 @@ def measure(
 def stage(
     name: str, rows: int, seconds: float, plain: str | None = None, plain_seconds: float | None = None
 ) -> dict[str, Any]:
-    """One piece of work on `rows` images, and how many times as long the plain way takes."""
+    """The time of one stage for `rows` images, and the ratio of the plain time to it."""
     ratio = None if plain_seconds is None else round(plain_seconds / seconds, 2)
     beside = {"plain": plain, "plain_seconds": plain_seconds, "ratio": ratio}
     return {"name": name, "rows": rows, "seconds": seconds, "per_second": round(rows / seconds), **beside}
@@ -165,7 +165,7 @@ class Bench:
             model = trainer.train(eq7_plan(trainer.config, labels, labels, 0.0, 0)).model
             plain_epochs.append(plain_epoch(network, pictures, self.config.batch_size, self.device, workers))
         inspected, (features, _) = timed(lambda: trainer.inspect(model), self.device)
-        own = statistics.median(epochs[1::2])  # the first of each two warms up
+        own = statistics.median(epochs[1::2])  # the first of each pair warms up
         return [
             stage("train an epoch", count, own, "DataLoader, fp32", statistics.median(plain_epochs)),
             stage("features of all", count, inspected),
@@ -211,7 +211,7 @@ def new_model(config: Config) -> Backbone:
 
 
 class Parts:
-    """A clock for the parts of a training step; it waits for a GPU at the end of each part."""
+    """A clock for the parts of a training step; it waits for the GPU at the end of each part."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds = dict.fromkeys(("augmentation", "forward", "loss and backward", "optimiser", "tracking"), 0.0)
@@ -231,7 +231,7 @@ class Parts:
             self._since = time.perf_counter()
 
     def watching(self, model: Backbone) -> Backbone:
-        """The model, which reports each forward pass to the clock."""
+        """The model, made to report each forward pass to the clock."""
         model.register_forward_hook(lambda *_: self.end("forward"))
         return model
 
@@ -279,7 +279,7 @@ def synchronize(device: torch.device) -> None:
 def in_turn(
     ours: Callable[[], Any], theirs: Callable[[], Any], device: torch.device, repeats: int
 ) -> tuple[float, float]:
-    """Median seconds of both, run in turn."""
+    """Median seconds of both functions, run in turn."""
     pairs = [(timed(ours, device)[0], timed(theirs, device)[0]) for _ in range(repeats)]
     return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How much sooner noisyknn ends than a script that does the same as one would first write it.
+"""Compare the speed of noisyknn with that of a plain script for the same job.
 
     speed_table.py --yardstick SCRIPT --cifar10 FOLDER --mnist FOLDER [--only NAME …] [--repeats 3]
 
-A FOLDER has ``images/`` and ``labels.csv`` with the columns path and clean_label. The yardstick is a script of SelKNN
-with a DataLoader in float32 that takes --images, --labels, --label-column, --truth-column, --backbone, --episodes,
---epochs, --batch-size and --flip, and prints a JSON line with its recovery. Both run as whole processes in turn, and
-medians are compared; nothing should run beside them. Results go to results/speed.json.
+A FOLDER has ``images/`` and ``labels.csv`` with the columns path and clean_label. The yardstick is a SelKNN script with
+a DataLoader in float32. It takes --images, --labels, --label-column, --truth-column, --backbone, --episodes, --epochs,
+--batch-size and --flip, and prints a JSON line with its recovery. Both run in turn, as whole processes; medians count.
+Run nothing beside them. Results go to results/speed.json.
 """
 
 import argparse
@@ -34,11 +34,11 @@ CASES = {
              ["--preset", "mnist", "--epochs", "4", "--episodes", "1"]),
     "recovery": ("cifar10", 10_000, ["--backbone", "cnn5", "--episodes", "4", "--epochs", "8", "--flip"], []),
 }  # fmt: skip
-"""Data, rows, and the options of the yardstick and of noisyknn; the yardstick's episodes are 1 unless it says so."""
+"""Data, rows, and the options of the yardstick and of noisyknn; the yardstick's --episodes defaults to 1."""
 
 
 def main() -> None:
-    """Run the cases, keep and print what they took."""
+    """Run the cases; save and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--yardstick", type=Path, required=True)
     parser.add_argument("--cifar10", type=Path)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def compare(name: str, data: Path, yardstick: Path, repeats: int) -> dict[str, object]:
-    """Seconds of both programs, their recovery, and when noisyknn's reached the yardstick's."""
+    """Seconds and recovery of both programs, and when noisyknn reached the yardstick's recovery."""
     _, rows, theirs, ours = CASES[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -143,7 +143,7 @@ def neighbours(repeats: int, rows: int = 50_000, dimensions: int = 64, k: int = 
 
 
 def timed(command: list[object]) -> tuple[float, str]:
-    """Seconds of a whole process, and what it printed."""
+    """Seconds of a whole process, and its output."""
     started = time.perf_counter()
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
     return time.perf_counter() - started, done.stdout

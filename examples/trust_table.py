@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What noisyknn does to labels that are right, a little wrong and very wrong, beside simple rules on the same run.
+"""Measure noisyknn on clean, slightly noisy and very noisy labels, beside simple rules on the same run.
 
     trust_table.py DATA=FOLDER … [--seeds 0 1 2] [--only NAME …]
 
 DATA is cifar10, mnist, digits, caltech, signs or trashnet. A FOLDER has ``images/`` and ``labels.csv`` with the columns
 path and clean_label (label in caltech and signs); CIFAR-10's also aggre_label and random1_label (CIFAR-10N, Wei et al.
-2022). Each row of the table is one whole-process run of ``noisyknn clean`` with default options. Its seconds count only
-where nothing runs beside it. Results are kept in results/trust.json as they come; what is there is not run again. Needs
-cleanlab: pip install 'noisyknn[bench]'.
+2022). Each row of the table is one whole-process run of ``noisyknn clean`` with default options; run nothing beside it
+if its seconds matter. Each result goes to results/trust.json at once and does not run again. Needs cleanlab: pip
+install 'noisyknn[bench]'.
 """
 
 import argparse
@@ -32,7 +32,7 @@ NOISYKNN = Path(sys.executable).with_name("noisyknn")
 TABLE = Path(__file__).parent / "results" / "trust.json"
 SYMMETRIC, ASYMMETRIC = ["--noise", "symmetric"], ["--noise", "asymmetric", "--map", "cifar10"]
 TRUTH = {"caltech": "label", "signs": "label"}
-"""The column of the right labels, where it is not clean_label."""
+"""The column of right labels, if it is not clean_label."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Case:
 
     data: str
     labels: str | list[str] = "clean"
-    """Where the given labels come from: the truth, a column, or the options of inject-noise."""
+    """Source of the given labels: the truth, a column, or the options of inject-noise."""
     classes: int | None = None
-    """How many classes are taken, at random by the seed; all if not given."""
+    """Number of classes, drawn with the seed; default: all."""
     rows: int | None = None
-    """How many rows of each class are taken, the first ones; all if not given."""
+    """Number of rows per class, the first ones; default: all."""
 
 
 def noisy(rate: float) -> list[str]:
@@ -65,7 +65,7 @@ SUBSETS = {
     "cifar10, 100 rows a class": Case("cifar10", rows=100),
     "cifar10, 2 classes of 100 rows": Case("cifar10", classes=2, rows=100),
 }
-"""Other sets than those that the method was tuned on: of many classes, of photographs, of few rows."""
+"""Data that the method was not tuned on: many classes, photographs, few rows."""
 CASES = {
     "cifar10 clean": Case("cifar10"),
     "cifar10 symmetric 5 %": Case("cifar10", noisy(0.05)),
@@ -87,7 +87,7 @@ CASES = {
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing rows and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", metavar="DATA=FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -100,23 +100,23 @@ def main() -> None:
             done = any(record["case"] == name and record["seed"] == seed for record in measured())
             if case.data in folders and not done:
                 record = {"case": name, "seed": seed, **measure(Path(folders[case.data]), case, seed)}
-                # Read again: another process may have measured other rows meanwhile.
+                # read again: another process may have added rows
                 TABLE.write_text(json.dumps([*measured(), record], indent=1) + "\n")
     show(measured())
 
 
 def measured() -> list[dict]:
-    """What was measured so far, row by row of the table, seed by seed."""
+    """The results so far, sorted by row of the table and seed."""
     records = json.loads(TABLE.read_text()) if TABLE.exists() else []
     return sorted(records, key=lambda record: (list(CASES).index(record["case"]), record["seed"]))
 
 
 def measure(data: Path, case: Case, seed: int) -> dict[str, object]:
-    """Figures of one run on the images of `data`."""
+    """Figures of a run on the images of `data`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         table, fixed, probabilities = folder / "labels.csv", folder / "fixed.parquet", folder / "p.parquet"
-        commands: list[list[object]] = []  # as they would be given where the data lie
+        commands: list[list[object]] = []  # as run in the folder of the data
         summary, column, truth = folder / "summary.json", "given_label", "clean_label"
         rows = taken(pd.read_csv(data / "labels.csv").rename(columns={TRUTH.get(case.data, truth): truth}), case, seed)
         rows.assign(given_label=rows[truth]).to_csv(table, index=False)
@@ -133,7 +133,7 @@ def measure(data: Path, case: Case, seed: int) -> dict[str, object]:
         shown = ["--images", "images", "--labels", table.name, "--label-column", column, "--seed", seed]
         commands.append(["clean", *shown, "--out", fixed.name])
         started = time.perf_counter()
-        options += ["--run-dir", folder / "run"]  # or one that was stopped would be gone on with, in less time
+        options += ["--run-dir", folder / "run"]  # a stopped run would resume, and take less time
         run("clean", *options, "--out", fixed, "--save-probabilities", probabilities, "--summary", summary, "--quiet")
         seconds = time.perf_counter() - started
         judge = ["--label-column", column, "--truth-column", truth, "--probabilities", probabilities, "--json"]
@@ -164,12 +164,12 @@ def taken(rows: pd.DataFrame, case: Case, seed: int) -> pd.DataFrame:
 
 
 def run(*command: object) -> str:
-    """What the noisyknn of this environment prints."""
+    """The output of a noisyknn command in this environment."""
     return subprocess.run([NOISYKNN, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def show(records: list[dict]) -> None:
-    """Print all that was measured."""
+    """Print all results."""
     print(f"{'given labels':44} seed  before   after  broken    ECE  noise  argmax    vote cleanlab  seconds")
     for one in records:
         rules = {rule["rule"]: 100 * rule["recovery"] for rule in one["rules"]}

@@ -1,4 +1,4 @@
-"""noisyknn: corrects wrong labels of image data sets with KNN-enhanced deep learning."""
+"""noisyknn: correct wrong labels in image data sets with KNN-enhanced deep learning."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ __all__ = ["Result", "__version__", "clean", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the library, and torch with it, only when it is used."""
+    """Import the library, and torch with it, at first use."""
     if name == "clean":
         from noisyknn.api import clean
 

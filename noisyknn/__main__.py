@@ -1,4 +1,4 @@
-"""``python -m noisyknn``: the command line of this very environment."""
+"""``python -m noisyknn``: the command line in this environment."""
 
 from noisyknn.cli import main
 

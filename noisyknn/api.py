@@ -40,13 +40,13 @@ def clean(
     observer: Observer | None = None,
     **settings: object,
 ) -> Result:
-    """Correct the labels of the images in the folder `images` that the table `labels` names.
+    """Correct the labels in the table `labels`, whose images lie in the folder `images`.
 
-    `labels` is a CSV or Parquet file, a binary stream or a DataFrame; it is not modified. `settings` are fields of
+    `labels` is a CSV or Parquet file, a binary stream or a DataFrame; it is never modified. `settings` are fields of
     `noisyknn.config.Config`; they override those of the TOML file `config`, which override the `preset`.
-    `truth_column` is only reported on. `out`, `save_model`, `save_probabilities` (`Result.probabilities`) and `summary`
-    are written whole or not at all; existing ones are refused without `overwrite`. An unfinished run of the same input
-    and settings is resumed.
+    Training never uses `truth_column`. The files `out`, `save_model`, `save_probabilities` (`Result.probabilities`) and
+    `summary` appear whole or not at all; without `overwrite`, an existing one raises UsageError. A run with the same
+    input and settings resumes where it stopped.
 
     Raises InputError, UsageError, MachineError and InterruptedRunError (see `noisyknn.errors`).
     """
@@ -72,10 +72,10 @@ def clean(
                 result = run_job(job, run, outputs.model, observer)
             outputs.write(result, job.table.table)
         except KeyboardInterrupt as error:
-            raise InterruptedRunError(f"interrupted; the same command goes on from what {run.path} holds") from error
+            raise InterruptedRunError(f"interrupted; run the same command again to resume from {run.path}") from error
         except torch.OutOfMemoryError as error:
             raise MachineError(
-                f"the GPU has too little free memory; give a smaller `batch_size` for a new run, and remove {run.path}"
+                f"the GPU has too little free memory; delete {run.path} and start again with a smaller `batch_size`"
             ) from error
         run.finish(result.summary)
     return result
@@ -83,7 +83,7 @@ def clean(
 
 @dataclass(frozen=True, kw_only=True)
 class _Outputs:
-    """Where results go."""
+    """Where the results go."""
 
     table: Path | BinaryIO | None
     model: Path | None
@@ -93,7 +93,7 @@ class _Outputs:
 
     @property
     def files(self) -> dict[str, Path | None]:
-        """Those that are files, by their parameters."""
+        """The outputs that are files, by parameter."""
         return {
             "`out`": self.table if isinstance(self.table, Path) else None,
             "`save_model`": self.model,
@@ -102,7 +102,7 @@ class _Outputs:
         }
 
     def check(self, inputs: Sequence[Path | None], *, overwrite: bool) -> None:
-        """Raise UsageError or MachineError for what cannot be written, before any work."""
+        """Raise UsageError or MachineError for an output that cannot be written, before any work."""
         if self.table_format not in (None, *get_args(Format)):
             raise UsageError(f"`table_format` {self.table_format!r} is not one of {', '.join(get_args(Format))}")
         check_outputs(self.files, inputs, overwrite=overwrite)
@@ -110,10 +110,10 @@ class _Outputs:
             if (file := self.files[option]) is not None:
                 format_of(file, self.table_format, option)
         if self.model is not None and self.model.suffix != ".safetensors":
-            raise UsageError(f"`save_model` {self.model} does not end in .safetensors, which is what is written")
+            raise UsageError(f"`save_model` {self.model} does not end in .safetensors; rename it")
 
     def write(self, result: Result, read: Table) -> None:
-        """Write everything but the model; the table, as it was `read` and with its new columns, comes last."""
+        """Write everything but the model; the table `read`, with its new columns, comes last."""
         if self.probabilities is not None:
             write_table(result.probabilities, self.probabilities, chosen_format=self.table_format)
         if self.summary is not None:
@@ -128,24 +128,24 @@ def _optional_path(option: str, value: object) -> Path | None:
 
 
 def _source(labels: Any) -> Path | BinaryIO | pd.DataFrame:
-    """What labels are read from; raises UsageError for what they cannot be read from."""
+    """The source of the labels; raises UsageError for any other type."""
     if isinstance(labels, pd.DataFrame):
         return labels
     if isinstance(labels, str | os.PathLike):
         return as_path("`labels`", labels)
     try:
         binary = isinstance(labels.read(0), bytes)
-    except (AttributeError, TypeError, ValueError):  # no stream, closed, or open for writing only
+    except (AttributeError, TypeError, ValueError):  # not a stream, closed, or write-only
         binary = False
     if not binary:
-        raise UsageError("labels is a path, a DataFrame or a binary stream, such as open(file, 'rb')")
+        raise UsageError("labels must be a path, a DataFrame or a binary stream, such as open(file, 'rb')")
     return cast(BinaryIO, labels)
 
 
 def _target(out: Any) -> Path | BinaryIO | None:
-    """Where the table goes; raises UsageError for what takes none, before all the work is lost to it."""
+    """Where the table goes; raises UsageError for any other type, before any work."""
     if isinstance(out, str | os.PathLike):
         return as_path("`out`", out)
     if out is not None and not takes_bytes(out):
-        raise UsageError("out is a path or a binary stream that is open for writing, such as open(file, 'wb')")
+        raise UsageError("out must be a path or a binary stream open for writing, such as open(file, 'wb')")
     return cast(BinaryIO | None, out)

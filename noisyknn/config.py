@@ -1,4 +1,4 @@
-"""Every setting of a run, with its bounds, and how a file or a mapping of settings becomes a configuration.
+"""Every setting of a run with its bounds, and how a file or a mapping becomes a configuration.
 
 Symbols as in the paper: M reference fraction, k neighbours, gamma weight of the loss on the given labels.
 """
@@ -27,7 +27,7 @@ HUGE = 1e9
 
 
 class Between(NamedTuple):
-    """Bounds of a setting, which may have either value."""
+    """Inclusive bounds of a setting."""
 
     low: float
     high: float
@@ -35,39 +35,39 @@ class Between(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run's settings. The defaults are the paper's Section 4.2 for CIFAR-10."""
+    """The settings of a run. The defaults are those of the paper's Section 4.2 for CIFAR-10."""
 
     method: str = "selknn"
-    """How labels are corrected: a name of `noisyknn.methods.spec.METHODS`."""
+    """Method of correction: a name in `noisyknn.methods.spec.METHODS`."""
     policy: PolicyName = "paper"
-    """Which corrections are made: ``careful``, those that are likely right, or ``paper``, all, as in Algorithm 3."""
+    """Corrections to apply: ``careful``, only those that are probably right; ``paper``, all, as in Algorithm 3."""
     min_confidence: Annotated[float, Between(0, 1)] = 0.4
-    """Probability of being right that a correction must have under the careful policy."""
+    """Smallest confidence of a correction under the careful policy."""
     folds: Annotated[int, Between(2, 100)] = 4
-    """Parts that the samples are dealt into for crossfit; each episode judges one."""
+    """Parts that crossfit splits the samples into; each episode judges one."""
 
     backbone: str = "preact_resnet32"
     """The network: cnn5, cnn8, preact_resnet18, preact_resnet32, preact_resnet56 or a torchvision classifier's name."""
     width: Annotated[float, Between(0.05, 64)] = 1.0
     """Factor on the channels of noisyknn's own backbones."""
     weights: str | None = None
-    """What a backbone starts from: nothing, ``DEFAULT`` (torchvision's download) or a .safetensors file."""
+    """Initial weights: none, ``DEFAULT`` (torchvision downloads them) or a .safetensors file."""
     layer: str | None = None
-    """The stage whose pooled output is the feature vector; the last convolutional stage if not given."""
+    """The stage whose pooled output is the feature vector; by default the last convolutional stage."""
 
     image_size: Annotated[int, Between(4, 2048)] = 32
-    """Height and width in pixels that the network sees."""
+    """Height and width of the network's input, in pixels."""
     store_size: Annotated[int, Between(4, 4096)] | None = None
-    """Height and width in pixels that images are stored at, if larger than ``image_size`` (room for cropping)."""
+    """Height and width of stored images, in pixels, if larger than ``image_size`` (room for cropping)."""
     progressive: bool = False
-    """Whether an episode begins with images of half the size, then three quarters, which takes less time per epoch."""
+    """Whether an episode starts with images of half the size, then three quarters, so that its epochs are faster."""
     fit: Literal["squash", "crop"] = "squash"
-    """How an oblong image becomes square: squeezed whole, or the centre cut out."""
+    """How an oblong image becomes square: squeezed whole, or cropped to its centre."""
 
     crop_padding: Annotated[int, Between(0, 256)] = 4
-    """Pixels by which an image is padded (by reflection) before a crop of ``image_size`` is cut out at random."""
+    """Pixels of reflection padding before a random crop of ``image_size``."""
     flip: bool = True
-    """Whether images are mirrored at random; wrong for characters."""
+    """Whether to mirror images at random; wrong for characters."""
     rotation: Annotated[float, Between(0, 180)] = 10.0
     """Largest random rotation, in degrees."""
     translation: Annotated[float, Between(0, 1)] = 0.1
@@ -78,17 +78,17 @@ class Config:
     episodes: Annotated[int, Between(1, 1000)] = 10
     """Rounds of training and correcting (Algorithm 1)."""
     epochs: Annotated[int, Between(1, 100_000)] = 120
-    """Passes over the data in each episode; crossfit, which leaves a fold out, sees as many images in more passes."""
+    """Passes over the data in each episode; crossfit, which holds out a fold, makes more passes over as many images."""
     batch_size: Annotated[int, Between(2, 1_000_000)] = 512
     """Images per step of training."""
     optimizer: Literal["adam", "sgd", "muon"] = "adam"
-    """Adam, SGD with Nesterov momentum 0.9, or Muon (Jordan et al. 2024), whose rate is the angle of a step."""
+    """Adam, SGD with Nesterov momentum 0.9, or Muon (Jordan et al. 2024), where the rate is the angle of a step."""
     lr: Annotated[float, Between(1e-9, 1000)] = 1e-3
     """Initial (step schedule) or largest (one-cycle) learning rate."""
     weight_decay: Annotated[float, Between(0, 10)] = 1e-4
     """L2 penalty of the optimiser."""
     schedule: Literal["step", "one-cycle"] = "step"
-    """``step`` divides the rate by 10 at each of ``drops``; ``one-cycle`` warms up over a quarter and falls to 0."""
+    """``step`` divides the rate by 10 at each of ``drops``; ``one-cycle`` warms up for a quarter, then falls to 0."""
     drops: tuple[Annotated[int, Between(1, 100_000)], ...] = (60, 90)
     """Epochs at which the step schedule divides the learning rate by 10."""
 
@@ -99,45 +99,45 @@ class Config:
     beta: Annotated[float, Between(0, HUGE)] = 1.0
     """Weight of reverse cross-entropy in the symmetric loss."""
     log_zero: Annotated[float, Between(-1000, 0)] = -9.21
-    """A, what log 0 is taken as in reverse cross-entropy: the official code's -9.21 (its paper's text says -4)."""
+    """A, the value of log 0 in reverse cross-entropy: -9.21 as in the official code (the text of its paper says -4)."""
     label_smoothing: Annotated[float, Between(0, 0.9)] = 0.0
-    """Share of a label's weight spread over all classes, in the cross-entropy part."""
+    """Share of a label's weight that cross-entropy spreads over all classes."""
 
     gamma: Annotated[float, Between(0, 1)] = 1.0
     """Weight of the loss on the given labels in the first episode (Eq. 7)."""
     gamma_decay: Annotated[float, Between(1, HUGE)] = 1.2
-    """What gamma is divided by after each episode."""
+    """Divisor of gamma after each episode."""
     k: Annotated[int, Between(1, 1_000_000)] = 100
     """Neighbours that vote."""
     reference_start: Annotated[float, Between(0.001, 1)] = 0.2
-    """M in the first episode: the share of each class that votes, those of smallest cumulative loss (Eqs. 5 and 6)."""
+    """M in the first episode: the share of each class that votes, smallest cumulative loss first (Eqs. 5 and 6)."""
     reference_step: Annotated[float, Between(0, 1)] = 0.1
-    """What M grows by after each episode, until 1."""
+    """Increase of M after each episode, up to 1."""
     references_per_class: Annotated[int, Between(1, HUGE)] | None = None
-    """A fixed number of references per class instead of the share M, as for Clothing1M."""
+    """Fixed number of references per class in place of the share M, as for Clothing1M."""
     selector: SelectorName = "loss"
-    """Whose loss tells references: ``loss`` of the episode (Eqs. 5 and 6), or ``o2u``, that of a cycle of 10 further
-    epochs in which the rate falls to a tenth (O2U-Net, Huang et al. 2019)."""
+    """The loss that selects references: ``loss``, that of the episode (Eqs. 5 and 6), or ``o2u``, that of a cycle of 10
+    further epochs in which the rate falls to a tenth (O2U-Net, Huang et al. 2019)."""
     prior_weight: Annotated[float, Between(0, HUGE)] = 1.2
-    """α of Joint Optimization: weight of the loss that keeps classes of equal size."""
+    """α of Joint Optimization: weight of the loss that keeps classes equally large."""
     entropy_weight: Annotated[float, Between(0, HUGE)] = 0.8
-    """β of Joint Optimization and of PENCIL: weight of the loss that makes the network sure."""
+    """β of Joint Optimization and of PENCIL: weight of the loss that makes predictions confident."""
     compatibility_weight: Annotated[float, Between(0, HUGE)] = 0.1
-    """α of PENCIL: weight of the loss that keeps learnt labels near the given ones."""
+    """α of PENCIL: weight of the loss that keeps the learned labels near the given ones."""
     label_rate: Annotated[float, Between(0, HUGE)] = 600.0
     """λ of PENCIL: learning rate of the labels."""
     later_rate: Annotated[float, Between(1e-6, 1e6)] = 1.0
-    """Rate that the last stage of Joint Optimization or PENCIL begins with, as a multiple of ``lr``."""
+    """Initial rate of the last stage of Joint Optimization and PENCIL, as a multiple of ``lr``."""
     search: SearchName = "auto"
-    """k-NN backend; ``auto`` takes faiss on a CPU where it is installed, else torch."""
+    """k-NN backend; ``auto`` uses faiss on a CPU if it is installed, else torch."""
 
     device: str = "auto"
     """``auto`` (the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Precision = "auto"
-    """``bf16`` autocast or ``fp32``; ``auto`` takes bf16 where the device computes it natively. What
-    torch lets a GPU do in TF32, convolutions by default, is done so in ``fp32`` too."""
+    """``bf16`` autocast or ``fp32``; ``auto`` uses bf16 if the device supports it natively. In ``fp32``, a GPU still
+    computes in TF32 what torch allows it to: by default, convolutions."""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
 
     @property
     def network(self) -> str:
@@ -145,25 +145,25 @@ class Config:
         return self.backbone + (f" of width {self.width:g}" if self.width != 1 else "")
 
     def __post_init__(self) -> None:
-        """Check every value, from wherever it came; raises UsageError naming the option."""
+        """Check every value, whatever its source; raises UsageError naming the setting."""
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             object.__setattr__(self, name, _checked(f"`{name}`", getattr(self, name), hint))
         if self.store_size is not None and self.store_size < self.image_size:
             raise UsageError(
-                f"`image_size` {self.image_size} is larger than `store_size` {self.store_size}; give a smaller one "
-                "or store larger images"
+                f"`image_size` {self.image_size} is larger than `store_size` {self.store_size}; reduce the first or "
+                "raise the second"
             )
         if self.loss == "sce" and self.alpha == self.beta == 0:
-            raise UsageError("`alpha` 0 and `beta` 0 leave nothing to learn from; give one of them a weight")
+            raise UsageError("`alpha` and `beta` are both 0, so the loss is 0; raise one of them")
 
 
 _LARGEST = sys.float_info.max
 
 
 def read_config(path: Path) -> dict[str, object]:
-    """Settings from a TOML file, one ``name = value`` a line, unchecked; raises UsageError for what is no TOML."""
+    """Unchecked settings from a TOML file of ``name = value`` lines; raises UsageError for any other file."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # a byte order mark is no part of it
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # ignore a byte order mark
     except OSError as error:
         raise UsageError(f"`config` {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -171,9 +171,9 @@ def read_config(path: Path) -> dict[str, object]:
     settings: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            raise UsageError(f"`config` {path}: settings stand without a section; remove [{name}]")
+            raise UsageError(f"`config` {path}: settings have no sections; remove [{name}]")
         if name.replace("-", "_") in settings:
-            raise UsageError(f"`config` {path} sets {name} twice, once with - and once with _")
+            raise UsageError(f"`config` {path} sets {name} twice, once with - and once with _; remove one")
         settings[name.replace("-", "_")] = value
     return settings
 
@@ -182,14 +182,14 @@ def make_config(settings: Mapping[str, object]) -> Config:
     """A Config from names and values; raises UsageError for unknown names, wrong types and values out of range."""
     known = [field.name for field in dataclasses.fields(Config)]
     if unknown := [name for name in settings if name not in known]:
-        raise UsageError(f"there is no setting {first_ten(unknown)}; settings are {', '.join(known)}")
+        raise UsageError(f"unknown setting {first_ten(unknown)}; choose from {', '.join(known)}")
     return Config(**settings)  # type: ignore[arg-type]  # Config checks each value against its field
 
 
 def _checked(option: str, value: object, hint: object) -> object:
-    """`value` as the type that its field's `hint` names: whole numbers count as floats, lists as tuples.
+    """`value` as the type in its field's `hint`: whole numbers count as floats, lists as tuples.
 
-    Raises UsageError for anything else. True and False are no numbers, and neither are nan and inf.
+    Raises UsageError for anything else. True, False, nan and inf are not numbers.
     """
     kind, arguments = get_origin(hint), get_args(hint)
     if kind is Annotated:
@@ -199,7 +199,7 @@ def _checked(option: str, value: object, hint: object) -> object:
             limits = " to ".join(f"{limit:.12g}" for limit in (bounds.low, bounds.high))
             raise UsageError(f"{option} {number} is out of range ({limits})")
         return number
-    if kind in (Union, UnionType):  # the one union in use is X | None
+    if kind in (Union, UnionType):  # the only unions are X | None
         (inner,) = (argument for argument in arguments if argument is not NoneType)
         return None if value is None else _checked(option, value, inner)
     if kind is tuple and isinstance(value, list | tuple):
@@ -214,8 +214,8 @@ def _checked(option: str, value: object, hint: object) -> object:
     elif hint is int and isinstance(value, Integral):
         return int(value)
     elif hint is float and isinstance(value, Real):
-        number = int(value) if isinstance(value, Integral) else float(value)  # some whole numbers are too large for one
-        if -_LARGEST <= number <= _LARGEST:  # nan is not
+        number = int(value) if isinstance(value, Integral) else float(value)  # some integers are too large for a float
+        if -_LARGEST <= number <= _LARGEST:  # False for nan
             return float(number)
     raise UsageError(f"{option} {value!r} is not {_in_words(hint)}")
 

@@ -1,4 +1,4 @@
-"""A small real data set that needs no download: scikit-learn's 1,797 handwritten digits, as PNGs and a table."""
+"""A small real data set without a download: scikit-learn's 1,797 handwritten digits, as PNGs and a table."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def write_digits(folder: Path) -> Path:
     images.mkdir(parents=True)
     names = [f"{row:04d}.png" for row in range(len(digits.images))]
     for name, pixels in zip(names, digits.images, strict=True):
-        Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(images / name)  # values run from 0 to 16
+        Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(images / name)  # values are 0 to 16
     labels = folder / "labels.csv"
     pd.DataFrame({"path": names, "clean_label": digits.target}).to_csv(labels, index=False)
     return labels

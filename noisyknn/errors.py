@@ -1,27 +1,27 @@
-"""The errors that a user can meet, each with the exit code of the command line.
+"""The errors that users see, each with its exit code on the command line.
 
 NoisyKnnError             1   a fault of the tool or of the machine
 ├── MachineError          1   the disk is full, a folder cannot be written, a device is missing
 ├── UsageError            2   options that do not fit together or do not exist
 ├── InputError            3   the input data cannot be used
-├── GateError             4   the data is worse than the user allows; all results are written
-└── InterruptedRunError 130   Ctrl-C or SIGTERM; what was done so far is saved
+├── GateError             4   the labels are noisier than the user allows; all results are written
+└── InterruptedRunError 130   Ctrl-C or SIGTERM; the work so far is saved
 """
 
 from collections.abc import Sequence
 
-_LONGEST_ITEM = 600  # letters that a message shows of one item of a list, which may quote two cells
+_LONGEST_ITEM = 600  # characters of a list item, which may quote two cells
 _LONGEST_CELL = 200
 
 
 class NoisyKnnError(Exception):
-    """Base of every error that noisyknn raises on purpose; the message is meant for the user as it stands."""
+    """Base of every error that noisyknn raises on purpose; its message is written for the user."""
 
     exit_code = 1
 
 
 class MachineError(NoisyKnnError):
-    """The machine cannot do what was asked: no space, no permission, no such device."""
+    """The machine cannot do the job: no space, no permission, no such device."""
 
 
 class UsageError(NoisyKnnError):
@@ -37,7 +37,7 @@ class InputError(NoisyKnnError):
 
 
 class GateError(NoisyKnnError):
-    """A limit that the user has set is exceeded; what was asked for is written all the same."""
+    """The result exceeds a limit that the user set; all results are written."""
 
     exit_code = 4
 
@@ -49,27 +49,27 @@ class InterruptedRunError(NoisyKnnError):
 
 
 def one_line(text: str) -> str:
-    """`text` with control characters, line breaks too, spelled out: what it quotes can neither command nor forge."""
+    """`text` with control characters and line breaks escaped, so that quoted data cannot control the terminal."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def shortened(text: str, longest: int = _LONGEST_CELL) -> str:
-    """`text` on one line and, where it has more than `longest` characters, cut there and counted."""
+    """`text` on one line, cut after `longest` characters and followed by its length if it is longer."""
     line = one_line(text[:longest])
     return line if len(text) <= longest else f"{line}… ({len(text):,} characters)"
 
 
 def quoted(value: object) -> str:
-    """A cell, path or name for a message: as Python would write it, shortened."""
+    """A cell, path or name for a message: its repr, shortened."""
     return shortened(repr(value))
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number and what goes with it: ``1 row has`` or ``3 rows have``."""
+    """A number with its noun: ``1 row has`` or ``3 rows have``."""
     return f"{number:,} {one if number == 1 else many}"
 
 
 def first_ten(items: Sequence[object]) -> str:
-    """Join the first ten items, each shortened, for a message and count the rest: ``a, b … and 3 more``."""
+    """The first ten items, each shortened, and the number of the others: ``a, b … and 3 more``."""
     shown = ", ".join(shortened(str(item), _LONGEST_ITEM) for item in items[:10])
     return shown if len(items) <= 10 else f"{shown} … and {len(items) - 10} more"

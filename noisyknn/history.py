@@ -1,4 +1,4 @@
-"""The history of a run, kept in its directory, and what the observer is told of each episode."""
+"""The history of a run: kept in its directory, and reported to the observer after each episode."""
 
 import time
 from typing import Any
@@ -15,7 +15,7 @@ from noisyknn.training.trainer import EpochReport
 
 
 class Progress:
-    """Records every epoch and episode; a resumed run replaces the entries that it does again."""
+    """Records every epoch and episode; a resumed run replaces the entries that it repeats."""
 
     def __init__(
         self, run: RunDirectory, observer: Observer, config: Config, given: Labels, truth: Labels | None
@@ -40,9 +40,9 @@ class Progress:
         )
 
     def add_episode(self, episode: Episode) -> None:
-        """Record one finished episode and tell the observer."""
+        """Record a finished episode and report it to the observer."""
         labels = episode.correction.labels.cpu()
-        labels = torch.where(labels < 0, self._given, labels)  # what is left out keeps its label
+        labels = torch.where(labels < 0, self._given, labels)  # a sample left out keeps its label
         entry: dict[str, Any] = {
             "episode": episode.index,
             "gamma": episode.gamma,
@@ -51,7 +51,7 @@ class Progress:
             "seconds": round(time.monotonic() - self._since, 3),
         }
         self._since = time.monotonic()
-        what = "labels learnt" if find_method(self._config.method).voters is None else "references"
+        what = "labels trained on" if find_method(self._config.method).voters is None else "references"
         told = f"{entry['references']:,} {what}, {entry['differ_from_given']:,} labels differ from the given ones"
         if self._truth is not None:
             entry["recovery"] = float((labels == self._truth)[self._truth >= 0].float().mean())
@@ -65,5 +65,5 @@ class Progress:
 
 
 def _place(entry: dict[str, Any]) -> tuple[int, float]:
-    """Where an entry stands in the order of a run: an episode's own comes after its epochs."""
+    """Sort key of an entry: an episode comes after its epochs."""
     return entry["episode"], entry.get("epoch", float("inf"))

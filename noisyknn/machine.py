@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 
 def examine() -> dict[str, Any]:
-    """Processor, memory, GPUs, versions and unfinished runs; what ``--preset auto`` chooses for 20,000 small images."""
+    """Processor, memory, GPUs, versions, unfinished runs, and the choices of ``--preset auto`` for 20,000 images."""
     device = find_device("auto")
     settings, _ = auto_settings(method=DEFAULT, rows=20_000, classes=10, size=32, grey=False, gpu=device.type == "cuda")
     return {
@@ -35,7 +35,7 @@ def examine() -> dict[str, Any]:
         | {
             "torch": str(torch.__version__),
             "python": platform.python_version(),
-        },  # torch tells CPU and CUDA builds apart
+        },  # distinguishes CPU from CUDA builds
         "unfinished_runs": _unfinished_runs(),
         "choices": {
             "device": str(device),
@@ -52,7 +52,7 @@ _PACKAGES = ("noisyknn", "torch", "torchvision", "faiss-cpu", "faiss-gpu", "pand
 
 
 def _unfinished_runs() -> dict[str, Any]:
-    """Where they are, how many and how large, or why that cannot be told."""
+    """Folder, number and size of unfinished runs, or why the folder cannot be read."""
     try:
         count, size = unfinished()
     except OSError as error:

@@ -1,21 +1,21 @@
-"""Who is told what a run is doing: the command line draws it, the library is silent."""
+"""Observers of a run: the command line draws its progress, the library is silent."""
 
 from typing import Protocol
 
 
 class Observer(Protocol):
-    """Told about the stages of a run as they go."""
+    """Receives the progress of a run."""
 
     def note(self, message: str) -> None:
-        """Something worth knowing: what was chosen, what an episode found."""
+        """Report a message: a choice, the result of an episode, a warning."""
         ...
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """A stage of `total` units begins; the one before it, if any, is over."""
+        """Start a stage of `total` units; the previous stage, if any, is over."""
         ...
 
     def advance(self, done: int) -> None:
-        """So many more units of the stage are done."""
+        """Report that `done` more units of the stage are done."""
         ...
 
 

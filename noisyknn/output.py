@@ -19,7 +19,7 @@ NEW_COLUMNS = ("corrected_label", "confidence", "cumulative_loss", "label_score"
 DECIMALS = 6
 MOST_FLIPS = 100
 FEWEST_ROWS = 0.1
-"""Expected rows from which on a flip is listed."""
+"""Smallest expected number of rows of a flip in the list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,43 +29,43 @@ class Result:
     table: pd.DataFrame
     """Every input row and column in input order, then the columns of NEW_COLUMNS."""
     summary: dict[str, Any]
-    """Figures of the run, as ``--summary`` writes them."""
+    """The figures that ``--summary`` writes."""
     history: list[dict[str, Any]]
     """One entry per epoch and one per episode."""
     probabilities: pd.DataFrame
-    """The probabilities behind `label_score` and `confidence`, row by row: see `probability_table`."""
+    """The class probabilities behind `label_score` and `confidence`: see `probability_table`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The verdict, spread over all N rows of the table; rows whose image is unreadable hold -1 and NaN."""
+    """The verdict on all N rows of the table; -1 and NaN in rows whose image is unreadable."""
 
     labels: Labels
     """(N,) corrected labels, class indices."""
     confidence: Floats
     """(N,) probability that the corrected label is right."""
     label_score: Floats
-    """(N,) probability that the given label is right; 0 where none was given."""
+    """(N,) probability that the given label is right; 0 in rows without one."""
     prior: Floats
-    """(N, C) probability of each class, regardless of the given label."""
+    """(N, C) probability of each class by the image alone, without the given label."""
     no_class: Floats
     """(N,) probability that the image belongs to none of the classes."""
     voted: Labels
-    """(N,) class that most neighbours have."""
+    """(N,) class of most neighbours."""
     left_out: npt.NDArray[np.bool_]
-    """(N,) rows that the method left out of training without correcting them."""
+    """(N,) rows that the method excludes from training and does not correct."""
     doubt: float
-    """Probability that the given labels have nothing to do with the images."""
+    """Probability that the given labels are unrelated to the images."""
     flips: npt.NDArray[np.float64]
-    """(C, C) expected number of rows of each true class (first) and given label, among readable rows that have one."""
+    """(C, C) expected number of rows by true class (first) and given label, among readable rows with a label."""
     cumulative_loss: Floats
-    """(N,) low is likely clean."""
+    """(N,) a low loss means a label that is probably clean."""
     readable: npt.NDArray[np.bool_]
-    """(N,)"""
+    """(N,) whether the image is readable."""
 
 
 def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
-    """The input table with the columns of NEW_COLUMNS behind its own."""
+    """The input table followed by the columns of NEW_COLUMNS."""
     given = table.given_labels
     corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     scored = outcome.readable & (given >= 0)
@@ -88,8 +88,8 @@ def fixed_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
 def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
     """The path of every row, ``vote`` (the class of most neighbours), and a column ``p(CLASS)`` for each class.
 
-    The probabilities are by the image alone, regardless of the given label: out-of-sample predicted probabilities, in
-    the words of cleanlab and others. Unreadable rows have none.
+    The probabilities depend on the image alone, not on the given label: cleanlab and others call them out-of-sample
+    predicted probabilities. They are empty in unreadable rows.
     """
     frame = pd.DataFrame({table.path_column: table.table.frame[table.path_column]})
     frame["vote"] = table.as_column(fill_unreadable(outcome.voted, outcome.readable, table.given_labels))
@@ -98,17 +98,17 @@ def probability_table(table: LabelTable, outcome: Outcome) -> pd.DataFrame:
 
 
 def prediction_columns(classes: Sequence[Label]) -> list[str]:
-    """Names of the columns of `probability_table` after the first, the path."""
+    """Names of all columns of `probability_table` but the first, the path."""
     return ["vote", *(f"p({label})" for label in classes)]
 
 
 def unlikely(outcome: Outcome) -> npt.NDArray[np.bool_]:
-    """Rows (N,) whose given label is more likely wrong than right, or that the method leaves out."""
+    """Rows (N,) whose given label is probably wrong, or that the method leaves out."""
     return outcome.readable & ((outcome.label_score < LIKELY) | outcome.left_out)
 
 
 def fill_unreadable(labels: Labels, readable: npt.NDArray[np.bool_], given: Labels) -> Labels:
-    """Corrected labels (N,): an unreadable row keeps its given label or, where it has none, gets the commonest."""
+    """Corrected labels (N,): an unreadable row keeps its given label or, without one, gets the commonest class."""
     commonest = np.bincount(labels[readable]).argmax()
     fallback = np.where(given >= 0, given, commonest)
     return np.where(readable, labels, fallback)
@@ -122,7 +122,7 @@ def statuses(outcome: Outcome, given: Labels, corrected: Labels) -> list[str]:
 
 
 def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: Mapping[str, object]) -> dict[str, Any]:
-    """Figures of a run: rows by status, classes before and after, and accuracy where `truth` (N,) is known."""
+    """Figures of a run: rows by status, class sizes before and after, and accuracy if `truth` (N,) is known."""
     given = table.given_labels
     corrected = fill_unreadable(outcome.labels, outcome.readable, given)
     counts = collections.Counter(statuses(outcome, given, corrected))
@@ -145,12 +145,12 @@ def summarise(table: LabelTable, outcome: Outcome, truth: Labels | None, about: 
 
 
 def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
-    """What the run learnt about the noise of the readable rows, without any true label.
+    """Estimates of the label noise in the readable rows, without any true label.
 
-    ``estimated_noise_rate`` is the expected share of wrong labels among the given ones, ``expected_right`` that of
-    right labels among all these rows, before and after; ``flips`` are the commonest ways to be wrong: true class, given
-    label, expected number of rows and their share of the true class. ``no_class`` is the expected number of images that
-    belong to none; their labels are wrong too, and in none of the flips. ``doubt`` is as in `Outcome`.
+    ``estimated_noise_rate`` is the expected share of wrong labels among the given ones; ``expected_right`` the expected
+    share of right labels among all readable rows, before and after. ``flips`` are the commonest errors: true class,
+    given label, expected number of rows and their share of the true class. ``no_class`` is the expected number of
+    images of no class; their labels are wrong too, but count in no flip. ``doubt`` is as in `Outcome`.
     """
     scored = outcome.readable & (table.given_labels >= 0)
     shares = outcome.flips / outcome.flips.sum(1, keepdims=True).clip(min=1e-9)
@@ -179,9 +179,9 @@ def noise_figures(table: LabelTable, outcome: Outcome) -> dict[str, Any]:
 
 
 def accuracy_figures(given: Labels, corrected: Labels, truth: Labels) -> dict[str, float]:
-    """Shares of the rows whose truth is known: right before and after, right made wrong, wrong made right.
+    """Shares of the rows with a known truth: right before, right after, right made wrong, wrong made right.
 
-    One truth must be known.
+    At least one truth must be known.
     """
     known = truth >= 0
     true, before, after = truth[known], given[known], corrected[known]

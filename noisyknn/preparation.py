@@ -1,4 +1,4 @@
-"""All that is checked and settled before a run begins: labels, configuration, and what identifies the run."""
+"""Everything before a run: checks of labels and settings, the configuration, and the identity of the run."""
 
 import dataclasses
 import hashlib
@@ -30,22 +30,22 @@ from noisyknn.training.schedule import smaller_sizes
 from noisyknn.version import __version__
 
 RARE = 20
-"""How many times rarer than the median class a class must be to be told of."""
+"""A class this many times rarer than the median class triggers a warning."""
 FEW, ENOUGH = 10, 150
-"""Rows of the median class below which right labels may be broken, and wrong ones kept, of which the user is told."""
+"""A median class with fewer rows triggers a warning: FEW, right labels may break; ENOUGH, wrong ones may stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be done: N rows, one per image."""
+    """The input and settings of a run: N rows, one per image."""
 
     table: LabelTable
     images: Path
-    """The folder that paths are relative to."""
+    """The folder of the images; paths are relative to it."""
     files: list[Path]
-    """N absolute paths, some of which may not exist."""
+    """N absolute paths; files may be missing."""
     truth: Labels | None
-    """(N,) true labels, only to be reported on: see `read_truth`."""
+    """(N,) true labels, only for the summary: see `read_truth`."""
     config: Config
 
     def new_model(self) -> Backbone:
@@ -62,7 +62,7 @@ class Job:
         )
 
     def inputs(self) -> list[Path]:
-        """The files that the run reads, beside its table."""
+        """The files that the run reads, apart from its table."""
         weights = self.config.weights
         return [*self.files, *([] if weights in (None, "DEFAULT") else [Path(weights)])]
 
@@ -75,18 +75,18 @@ def prepare(
     overrides: Mapping[str, object],
     observer: Observer,
 ) -> Job:
-    """Check everything that can be checked before images are decoded, and settle the configuration.
+    """Check everything that needs no decoded image, and make the configuration.
 
-    `overrides` are settings that go before those of the preset. Raises InputError, UsageError or MachineError.
+    `overrides` replace settings of the preset. Raises InputError, UsageError or MachineError.
     """
     if taken := [column for column in NEW_COLUMNS if column in table.table.frame.columns]:
         raise InputError(
-            f"{table.table.name} has already the columns {first_ten(taken)}, which clean writes; rename or remove them"
+            f"{table.table.name} already has the columns {first_ten(taken)}, which clean writes; rename or remove them"
         )
     if table.path_column in prediction_columns(table.classes):
         raise InputError(
-            f"{table.table.name}: the column of paths is called {table.path_column!r}, like one of those that "
-            "`save_probabilities` writes; rename it"
+            f"{table.table.name}: the column of paths has the name {table.path_column!r}, which `save_probabilities` "
+            "writes; rename it"
         )
     truth = read_truth(table, truth_column)
     check_classes(table, table.given_labels, "")
@@ -96,7 +96,7 @@ def prepare(
     note_spelled_missing(table.table, table.label_column, observer.note)
     _note_classes(table, observer)
     job = Job(table=table, images=images, files=files, truth=truth, config=config)
-    model = job.new_model()  # one that cannot be made is told now, before any work
+    model = job.new_model()  # fails now, before any work
     for size in smaller_sizes(config):
         check_size(model, size)
     device = find_device(config.device)
@@ -107,20 +107,20 @@ def prepare(
 
 
 def read_truth(table: LabelTable, column: str | None) -> Labels | None:
-    """True labels (N,) as class indices: -1 where the cell is empty, C for a class that no given label has.
+    """True labels (N,) as class indices: -1 for an empty cell, C for a class without given labels.
 
-    Raises InputError where the column is missing, empty, or no column of labels.
+    Raises InputError if the column is missing, empty or not a column of labels, UsageError if it is the given labels.
     """
     if column is None:
         return None
     if column == table.label_column:
-        raise UsageError(f"`truth_column` {column!r} is the column of given labels; name that with `label_column`")
+        raise UsageError(f"`truth_column` {column!r} is the column of given labels; name that one with `label_column`")
     true_classes, truth = encode_labels(table.table, find_column(table.table, (), column, "`truth_column`"))
     index = {label_text(label): c for c, label in enumerate(table.classes)}
     known = np.array([index.get(label_text(label), len(index)) for label in true_classes], dtype=np.int64)
     if (known == len(index)).all():
         raise InputError(
-            f"{table.table.name}: no label of `truth_column` {column!r} is among the given ones; name another column"
+            f"{table.table.name}: `truth_column` {column!r} has none of the given classes; name another column"
         )
     return np.where(truth >= 0, known[truth], -1)
 
@@ -128,7 +128,7 @@ def read_truth(table: LabelTable, column: str | None) -> Labels | None:
 def configure(
     table: LabelTable, files: Sequence[Path], preset: str, overrides: Mapping[str, object], observer: Observer
 ) -> Config:
-    """Preset, overridden by the file and the options."""
+    """The configuration: the preset, with the overrides of file and options."""
     device = find_device(str(overrides.get("device", "auto")))
     labelled = int((table.given_labels >= 0).sum())
     size, grey = typical_size(files)
@@ -142,16 +142,16 @@ def configure(
         gpu=device.type == "cuda",
     )
     config = overridden(settings, overrides)
-    find_search(config.search, device)  # one that is not installed is told now
+    find_search(config.search, device)  # fails now if it is not installed
     observer.note(reason)
     if unused := sorted(unused_settings(config) & overrides.keys()):
-        observer.note(f"without effect beside the other settings: {first_ten(unused)}")
+        observer.note(f"settings without effect here: {first_ten(unused)}; remove them")
     observer.note(f"{describe(config)}; {'bf16' if wants_bf16(config.precision, device) else 'fp32'} on {device}")
     return config
 
 
 def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -> None:
-    """Refuse given labels (N,), -1 for none, from which nothing can be learnt, or of which too few can vote."""
+    """Refuse given labels (N,), -1 for none, if they have too few classes, rows or voters for training."""
     check_classes(table, given, which)
     counts = np.bincount(given[given >= 0])
     count_voters = find_method(config.method).voters
@@ -163,11 +163,11 @@ def check_labels(table: LabelTable, given: Labels, config: Config, which: str) -
 
 
 def check_classes(table: LabelTable, given: Labels, which: str) -> None:
-    """Refuse one class only, or a class with a single row."""
+    """Refuse a single class, or a class with fewer than two rows."""
     where = f"{table.table.name}, column {table.label_column!r}"
     counts = np.bincount(given[given >= 0], minlength=len(table.classes))
     if (counts > 0).sum() < 2:
-        raise InputError(f"{where}: all {which}rows have the same label; correcting needs at least two classes")
+        raise InputError(f"{where}: all {which}rows have the same label; provide at least two classes")
     if lonely := np.flatnonzero(counts < 2).tolist():
         named = [
             f"{quoted(table.classes[c])} ({f'row {int(np.flatnonzero(given == c)[0]) + 1}' if counts[c] else 'no row'})"
@@ -175,37 +175,37 @@ def check_classes(table: LabelTable, given: Labels, which: str) -> None:
         ]
         raise InputError(
             f"{where}: classes with fewer than two {which}rows: {first_ten(named)}; correct a misspelt label, empty "
-            "the cell to have it filled, remove the row, or name another column with `label_column`"
+            "the cell so that clean fills it, remove the row, or name another column with `label_column`"
         )
 
 
 def _note_classes(table: LabelTable, observer: Observer) -> None:
-    """Tell of classes that may be misspelt ones, as rare or as alike as they are, and where all are tiny."""
+    """Warn about tiny classes, and about rare or similar ones, which may be misspelt."""
     counts = np.bincount(table.given_labels[table.given_labels >= 0])
     if np.median(counts) < FEW:
         observer.note(
-            f"half of the classes have {int(np.median(counts))} rows or fewer: little can be learnt of them, some "
-            "right labels may be broken and confidence be too high"
+            f"half of the classes have {int(np.median(counts))} rows or fewer, which is little to train on: some right "
+            "labels may be broken and confidence too high; add rows, or review the corrections"
         )
     elif np.median(counts) < ENOUGH:
         observer.note(
-            f"half of the classes have {int(np.median(counts))} rows or fewer: where many labels are wrong, some may "
-            "be kept, with too high a confidence"
+            f"half of the classes have {int(np.median(counts))} rows or fewer: if many labels are wrong, some may be "
+            "kept with too high a confidence; add rows, or review the corrections"
         )
     if rare := np.flatnonzero(counts * RARE < np.median(counts)).tolist():
         named = [f"{quoted(table.classes[c])} ({counts[c]} rows)" for c in rare]
-        observer.note(f"much rarer than the other classes, so perhaps misspelt: {first_ten(named)}")
+        observer.note(f"classes much rarer than the others: {first_ten(named)}; correct any that are misspelt")
     spellings: dict[str, list[Label]] = {}
     for label in table.classes:
         spellings.setdefault(label_text(label).casefold(), []).append(label)
     if alike := [label for group in spellings.values() if len(group) > 1 for label in group]:
         observer.note(
-            f"classes that differ in nothing but capital letters, which are taken for others: {first_ten(alike)}"
+            f"classes that differ only in capital letters: {first_ten(alike)}; make those alike that are the same"
         )
 
 
 def identify(job: Job) -> dict[str, Any]:
-    """What makes a run the same run: configuration, input and versions, with a key made of all of it."""
+    """The identity of a run: configuration, input, device and versions, and a key made of them."""
     table, config = job.table, job.config
     device = find_device(config.device)
     digest = hashlib.sha256(json.dumps([table.paths, [str(label) for label in table.classes]]).encode())
@@ -214,7 +214,7 @@ def identify(job: Job) -> dict[str, Any]:
         try:
             stat = file.stat()
             digest.update(f"{stat.st_size} {stat.st_mtime_ns};".encode())
-        except (OSError, ValueError):  # a file that is not there is a row marked unreadable
+        except (OSError, ValueError):  # the row of a missing file is unreadable
             digest.update(b"-;")
     identity = {
         "input": {

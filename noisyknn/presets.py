@@ -1,4 +1,4 @@
-"""Where settings start from: the paper's presets, or ``auto``, which looks at the data and the device."""
+"""Presets of settings: those of the paper, or ``auto``, which depends on the data and the device."""
 
 import dataclasses
 import math
@@ -47,17 +47,17 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "references_per_class": 10_000,
     },
 }
-"""Section 4.2 and 4.7 of the paper, as far as they differ from CIFAR-10's settings.
+"""Sections 4.2 and 4.7 of the paper: differences from the settings for CIFAR-10.
 
-Of Clothing1M two things differ from it: its crops of 224 pixels are taken from the whole image resized to a short edge
-of 256, ours from the centre of 256 x 256, which is what is stored; and torchvision's weights of ResNet-50 are newer,
-and better on ImageNet, than any of its year (`weights` may be a file of others)."""
+Clothing1M deviates from the paper in two ways. The paper crops 224 pixels from the whole image with a short edge of
+256; we store, and crop from, its centre of 256 x 256. Torchvision's weights of ResNet-50 are newer than the paper, and
+better on ImageNet than those of its year (`weights` can name a file of others)."""
 
 
 def preset_settings(
     name: str, *, method: str, rows: int, classes: int, size: int, grey: bool, gpu: bool
 ) -> tuple[Mapping[str, object], str]:
-    """Settings of the preset and the reason for them; `size` is the images' typical short edge in pixels.
+    """Settings of the preset and the reason for them; `size` is the typical short edge of an image, in pixels.
 
     Raises UsageError for an unknown name.
     """
@@ -72,9 +72,9 @@ def preset_settings(
 
 
 def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Config:
-    """A preset's settings with `overrides` put over them; with other epochs, its schedule keeps its shape.
+    """A preset's settings, replaced by `overrides`; with other epochs, the schedule keeps its shape.
 
-    A progressive preset that is told not to be takes as many epochs as end in the same time. Where each fold needs an
+    If `overrides` turn off a progressive preset, the number of epochs falls to keep the time. If each fold needs an
     episode and only one of episodes and folds is given, the other follows.
     """
     planned = {field.name: field.default for field in dataclasses.fields(Config)} | {**settings, **overrides}
@@ -86,7 +86,7 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
         elif 2 <= episodes < folds and "episodes" not in overrides:
             overrides = {**overrides, "episodes": folds}
     if "width" in settings and "width" not in overrides and planned["backbone"] != settings["backbone"]:
-        overrides = {**overrides, "width": 1.0}  # that of the preset is for its own network
+        overrides = {**overrides, "width": 1.0}  # the preset's width is for its own backbone
     config = make_config({**settings, **overrides})
     unused = unused_settings(config)
     part_of_method = {name: value for name, value in spec.defaults.items() if name in unused}
@@ -102,7 +102,7 @@ def overridden(settings: Mapping[str, object], overrides: Mapping[str, object]) 
 
 
 def describe(config: Config) -> str:
-    """The method, the network, the loss and the schedule of a configuration, in the paper's symbols."""
+    """Method, network, schedule and loss of a configuration in one line, with the paper's symbols."""
     losses = {
         "ce": "cross-entropy",
         "sce": f"symmetric cross-entropy (α {config.alpha:g}, β {config.beta:g}, A {config.log_zero:g})",
@@ -129,10 +129,10 @@ def describe(config: Config) -> str:
 def auto_settings(
     *, method: str, rows: int, classes: int, size: int, grey: bool, gpu: bool
 ) -> tuple[Mapping[str, object], str]:
-    """A backbone and a schedule for the method that end in minutes."""
+    """A backbone and a schedule for the method that finish in minutes, and the reason for them."""
     pixels = min(max(size, MIN_PIXELS), GPU_PIXELS if gpu else CPU_PIXELS)
     passes = (GPU_PASSES if gpu else CPU_PASSES) * (32 / pixels) ** 2
-    enough = (24 if rows >= 5000 else 40) * (2 / 3 if grey else 1)  # scans and characters are learnt sooner
+    enough = (24 if rows >= 5000 else 40) * (2 / 3 if grey else 1)  # scans and characters need fewer epochs
     epochs = round(min(max(passes / rows, 8), enough))
     batch_size = 2 ** min(max(round(rows / 40).bit_length(), 5), 9)
     few = classes <= 20
@@ -157,7 +157,7 @@ def auto_settings(
         "schedule": "one-cycle",
         "lr": round(RATES[optimizer] * (batch_size / 512) ** 0.5, 3),
         "weight_decay": 5e-4,
-        "loss": "sce" if few else "ce",  # reverse cross-entropy hardly learns where there are many classes
+        "loss": "sce" if few else "ce",  # reverse cross-entropy hardly trains with many classes
         "label_smoothing": 0.0 if few else 0.1,
         "reference_start": REFERENCE_START,
         "reference_step": 1 - REFERENCE_START,
@@ -173,8 +173,8 @@ RATES = {"sgd": 0.3, "muon": 0.24}
 """Learning rate for batches of 512, by optimiser."""
 MIN_PIXELS, CPU_PIXELS, GPU_PIXELS = 16, 64, 128
 CPU_PASSES, GPU_PASSES = 540_000, 6_000_000
-"""How many 32-pixel images an episode may train on: about two and a half minutes on two cores with bf16, and, as is
-estimated, on an H100."""
+"""Budget of 32-pixel images that an episode trains on: about two and a half minutes on two cores with bf16 and, by
+estimate, on an H100."""
 GPU_WIDTH = 4.0
-"""Of the network: wider ones are right more often, and know where they are wrong about as well."""
+"""Width on a GPU: wider networks are more accurate, and about equally well calibrated."""
 REFERENCE_START = 0.5

@@ -1,4 +1,4 @@
-"""One run: decode the images, train and correct in episodes, decide, and make the tables of the result."""
+"""A run: decode the images, train and correct in episodes, decide, and make the tables of the result."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ _NETWORK = "network."
 
 
 def run_job(job: Job, run: RunDirectory, model_file: Path | None, observer: Observer) -> Result:
-    """Carry the job out in a run directory, from where it stopped; writes the model file if there is to be one."""
+    """Run or resume the job in a run directory; writes `model_file` if it is given."""
     started = time.monotonic()
     table, config, truth = job.table, job.config, job.truth
     store = _read_images(job, run, observer)
@@ -62,7 +62,7 @@ def run_job(job: Job, run: RunDirectory, model_file: Path | None, observer: Obse
 
 
 def _read_images(job: Job, run: RunDirectory, observer: Observer) -> ImageStore:
-    """Decode the images; raises InputError where too few of them can be read."""
+    """Decode the images; raises InputError if too few are readable."""
     table, config = job.table, job.config
     observer.start("reading images", len(job.files), "images")
     store = decode_all(job.files, config.store_size or config.image_size, config.fit, run.path, observer.advance)
@@ -101,7 +101,7 @@ def new_trainer(
 
 
 def new_task(trainer: Trainer, digests: Labels, classes: int) -> Task:
-    """What a method works on: the trainer's samples, whose images have `digests` (N,)."""
+    """The input of a method: the trainer's samples, with the `digests` (N,) of their images."""
     return Task(
         given_labels=trainer.given_labels,
         classes=classes,
@@ -113,7 +113,7 @@ def new_task(trainer: Trainer, digests: Labels, classes: int) -> Task:
 
 
 def _episodes(trainer: Trainer, task: Task, run: RunDirectory, progress: Progress) -> Episode:
-    """Run the method to its end, keeping every episode, and return the last one."""
+    """Run the method, save every episode, and return the last one."""
     config = trainer.config
     last = _load_episode(run, trainer)
     if last is not None:
@@ -155,21 +155,21 @@ def _load_episode(run: RunDirectory, trainer: Trainer) -> Episode | None:
 
 
 def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -> Outcome:
-    """What is made of the last episode, over all rows; -1 and NaN where the image is unreadable."""
+    """The verdict of the last episode for all rows; -1 and NaN where the image is unreadable."""
     given, config, correction = trainer.given_labels, trainer.config, last.correction
     calibration = calibrate(correction.evidence, given)
     doubtful = calibration.doubt > DOUBTFUL
     if doubtful:
         trainer.observer.note(
-            "the images tell next to nothing of the given labels: these are at random, or too little was learnt; "
-            "confidence takes both for equally likely"
+            "the labels look unrelated to the images: they are random, or training was too short; check the labels, "
+            "or raise `epochs`; confidence treats both causes as equally likely"
             + (", and no label is corrected" if config.policy == "careful" else "")
         )
     digests = torch.from_numpy(store.digests[rows]).to(trainer.device)
     posterior = of_copies(calibration.posterior(correction.evidence, given), digests, given)
     prior = calibration.prior(correction.evidence)
     outside = foreign(correction.distances, calibration.surprise(correction.evidence, given), prior.amax(1))
-    known = posterior * (1 - outside)[:, None]  # what is missing to 1: none of the classes
+    known = posterior * (1 - outside)[:, None]  # the rest up to 1 is the probability of no class
     labelled = given >= 0
     left_out = labelled & (correction.labels < 0)
     voted = torch.where(left_out, given, correction.voted)
@@ -197,7 +197,7 @@ def _verdict(trainer: Trainer, last: Episode, rows: Labels, store: ImageStore) -
 
 
 def _model_metadata(table: LabelTable, config: Config, pixels: Pixels) -> dict[str, Any]:
-    """What a user of the saved model needs to know: how to build it and how to feed it."""
+    """Metadata of the saved model: its classes, and how to prepare its input."""
     return {
         "classes": table.classes,
         "mean": pixels.mean.tolist(),

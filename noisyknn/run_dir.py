@@ -1,4 +1,4 @@
-"""The run directory: what a run keeps on disk and resumes from."""
+"""The run directory: the files that a run saves and resumes from."""
 
 import contextlib
 import dataclasses
@@ -32,14 +32,14 @@ _OWN_FILE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A folder with the manifest, the history and the state of one run; made by `open_run`."""
+    """A folder with the manifest, the history and the state of a run; `open_run` makes it."""
 
     path: Path
     temporary: bool
-    """Whether a finished run is removed."""
+    """Whether to remove the run when it finishes."""
 
     def finish(self, results: Mapping[str, object]) -> None:
-        """Remove a temporary run. Otherwise keep its results, mark it as finished and free its space."""
+        """Remove a temporary run. Otherwise save `results`, mark the run as finished and delete its state."""
         if self.temporary:
             remove(self.path)
             return
@@ -49,32 +49,32 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
 
     def save_episode(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the tensors of a finished episode and drop what was saved within it."""
+        """Save the tensors of a finished episode and delete the checkpoint within it."""
         _save(self.path / f"episode-{index:04d}.safetensors", tensors, {})
         (self.path / _CHECKPOINT).unlink(missing_ok=True)
 
     def load_last_episode(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Index and tensors of the last finished episode, if there is one."""
+        """Index and tensors of the last finished episode, if any."""
         saved = self._episodes()
         return (int(saved[-1].stem[8:]), _load(saved[-1])[0]) if saved else None
 
     def has_episodes(self) -> bool:
-        """Whether an episode is finished, so that there is work to lose."""
+        """Whether an episode is finished, so that removal would lose work."""
         return bool(self._episodes())
 
     def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
-        """Keep the state of an unfinished episode, in place of an earlier one."""
+        """Save the state of an unfinished episode over the previous one."""
         _save(self.path / _CHECKPOINT, state, {"episode": str(episode), "epochs_done": str(epochs_done)})
 
     def load(self, episode: int) -> tuple[int, dict[str, Tensor]] | None:
-        """Number of epochs done and the state, if any was saved within this episode."""
+        """Number of finished epochs and the state, if this episode has a checkpoint."""
         if not (self.path / _CHECKPOINT).exists():
             return None
         state, metadata = _load(self.path / _CHECKPOINT)
         return (int(metadata["epochs_done"]), state) if metadata["episode"] == str(episode) else None
 
     def load_history(self) -> list[dict[str, Any]]:
-        """What `save_history` kept."""
+        """The history that `save_history` saved; empty without one."""
         file = self.path / _HISTORY
         history = _read_json(file) if file.exists() else []
         if not isinstance(history, list):
@@ -82,7 +82,7 @@ class RunDirectory:
         return history
 
     def save_history(self, history: list[dict[str, Any]]) -> None:
-        """Keep the history of all epochs and episodes so far."""
+        """Save the history of all epochs and episodes so far."""
         write_json(self.path / _HISTORY, history)
 
     def _episodes(self) -> list[Path]:
@@ -91,11 +91,11 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bool) -> Iterator[RunDirectory]:
-    """Open the run directory `path`, make it if need be, and hold its lock.
+    """Open the run directory `path`, or make it, and hold its lock.
 
-    An unfinished run of the same identity can be resumed. A finished run or another one raises UsageError, or is
-    emptied with `overwrite`. Without a path, the run lies in the user's cache under the identity's ``key``; it is
-    removed when it finishes, cannot begin, or its input proves unusable.
+    An unfinished run with the same identity resumes. A finished or different run raises UsageError; `overwrite` empties
+    it instead. Without a path, the run lies in the user's cache under the identity's ``key``, and is removed when it
+    finishes, cannot start, or cannot use its input.
     """
     run = RunDirectory(path or cached_run_dir(str(identity["key"])), temporary=path is None)
     with _locked(run.path):
@@ -110,23 +110,23 @@ def open_run(path: Path | None, identity: Mapping[str, object], *, overwrite: bo
 
 
 def cached_run_dir(key: str) -> Path:
-    """The folder in the user's cache for the run of that key."""
+    """The folder of the run with this key in the user's cache."""
     return cache() / key[:32]
 
 
 def unfinished() -> tuple[int, int]:
-    """How many runs the user's cache keeps, and their bytes; raises OSError where that cannot be read."""
+    """Number and bytes of the runs in the user's cache; raises OSError if it cannot be read."""
     count = size = 0
-    with contextlib.suppress(FileNotFoundError):  # there was no run yet
+    with contextlib.suppress(FileNotFoundError):  # no run yet
         for run in filter(os.DirEntry.is_dir, os.scandir(cache())):
             count += 1
-            with contextlib.suppress(FileNotFoundError):  # a run that goes on meanwhile replaces its files, and ends
+            with contextlib.suppress(FileNotFoundError):  # an active run replaces its files, and ends
                 size += sum(file.stat(follow_symlinks=False).st_size for file in os.scandir(run))
     return count, size
 
 
 def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None:
-    """Raise UsageError for outputs (option to path) inside the run directory `path` or, without one, inside the cache.
+    """Raise UsageError for outputs (option to path) inside the run directory `path`, or inside the cache without one.
 
     All files there belong to runs.
     """
@@ -137,13 +137,13 @@ def refuse_inside(path: Path | None, outputs: Mapping[str, Path | None]) -> None
 
 
 def cache() -> Path:
-    """Where runs lie that have no directory of their own."""
+    """The folder of runs without a directory of their own."""
     return platformdirs.user_cache_path("noisyknn") / "runs"
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if need be; a folder of something else is refused untouched."""
+    """Hold the lock of a folder, which is made if missing; a folder with other files is refused and left alone."""
     try:
         if path.exists():
             _check_own(path)
@@ -151,7 +151,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock = filelock.FileLock(path / _LOCK, timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
-        raise MachineError(f"another noisyknn is working in {path}; wait for it, or use another `run_dir`") from error
+        raise MachineError(f"another noisyknn is running in {path}; wait for it, or name another `run_dir`") from error
     except OSError as error:
         raise MachineError(f"{machine_error(path, error)}; `run_dir` FOLDER keeps the run elsewhere") from error
     try:
@@ -161,16 +161,16 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _check_own(path: Path) -> None:
-    """Raise UsageError where `path` is no folder, or holds what no run has written."""
+    """Raise UsageError if `path` is not a folder, or has files that no run wrote."""
     if not path.is_dir():
         raise UsageError(f"`run_dir` {path} is not a folder; name a new or empty one")
     names = {item.name for item in path.iterdir()}
-    own = _OWN_FILE if _MANIFEST in names else _FIRST_FILE  # state without a manifest is of no known run
+    own = _OWN_FILE if _MANIFEST in names else _FIRST_FILE  # without a manifest, state belongs to no known run
     strangers = sorted(name for name in names if not own.fullmatch(name))
     if _MANIFEST in names and _read_manifest(path) is None:
         strangers.append(_MANIFEST)
     if strangers:
-        raise UsageError(f"{path} holds files of something else ({first_ten(strangers)}); name a new `run_dir`")
+        raise UsageError(f"{path} contains files that are not of a run ({first_ten(strangers)}); name a new `run_dir`")
 
 
 def _prepare(path: Path, identity: Mapping[str, object], overwrite: bool) -> None:
@@ -182,13 +182,13 @@ def _prepare(path: Path, identity: Mapping[str, object], overwrite: bool) -> Non
             return
         if not overwrite:
             what = f"belongs to another run ({first_ten(differing)})" if differing else "is finished"
-            raise UsageError(f"the run in {path} {what}; `overwrite=True` starts anew, another `run_dir` keeps it")
+            raise UsageError(f"the run in {path} {what}; add `overwrite=True` to start anew, or name another `run_dir`")
         _empty(path)
     write_json(path / _MANIFEST, {**identity, "status": "running"})
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Each setting that differs, with both values; the key follows from the others."""
+    """Each setting that differs, with both values; the key is not compared, as it depends on the others."""
     told = []
     for name in sorted((found.keys() | wanted.keys()) - {"key", "status", "results"}):
         old, new = found.get(name), wanted.get(name)
@@ -200,7 +200,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def _empty(path: Path) -> None:
-    """Remove a run's files but the lock, newest state first and the manifest last."""
+    """Remove all files of a run but the lock, newest state first and the manifest last."""
     for item in sorted(path.iterdir(), reverse=True):
         if item.name not in (_LOCK, _MANIFEST):
             item.unlink()
@@ -208,14 +208,14 @@ def _empty(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove the folder of a run. If that is cut short, what is left can still be resumed."""
-    with contextlib.suppress(FileNotFoundError):  # removed already, when a removal was interrupted at its end
+    """Remove the folder of a run; after an interruption, the rest can still be resumed."""
+    with contextlib.suppress(FileNotFoundError):  # an earlier removal may have stopped at its end
         _empty(path)
     shutil.rmtree(path, ignore_errors=True)
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is the folder of a run, with nothing else in it."""
+    """Whether `path` is the folder of a run and contains nothing else."""
     try:
         _check_own(path)
     except UsageError:
@@ -230,13 +230,13 @@ def results(path: Path) -> dict[str, Any] | None:
 
 
 def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
-    """How the run in a folder differs from that of `identity`; nothing where there is no run."""
+    """Differences between the run in a folder and `identity`; empty without a run."""
     found = _read_manifest(path)
     return _differences(found, json.loads(json.dumps(identity))) if found else []
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest in a folder, None where there is none of a run."""
+    """The manifest in a folder; None without a valid one."""
     found = _read_json(path / _MANIFEST) if (path / _MANIFEST).exists() else None
     return found if isinstance(found, dict) and found.get("status") in ("running", "finished") else None
 
@@ -256,7 +256,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        raw = path.read_bytes()  # safetensors itself opens no file whose name is not UTF-8
+        raw = path.read_bytes()  # safetensors cannot open a file whose name is not UTF-8
         tensors = safetensors.torch.load(raw)
     except (OSError, safetensors.SafetensorError) as error:
         raise _damaged(path, error) from error

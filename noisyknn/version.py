@@ -1,3 +1,3 @@
-"""The version, for whoever writes it down."""
+"""The version of noisyknn."""
 
 __version__ = "0.1.0"

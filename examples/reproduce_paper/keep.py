@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Keep the cells that a table's script ran: keep.py NAME OUT [OUT …] [--commit COMMIT] [--overwrite]
+"""Save the cells from a table's script: keep.py NAME OUT [OUT …] [--commit COMMIT] [--overwrite]
 
-NAME is the script without .sh, OUT the folder of its cells; give all folders that were filled at the same time. Writes
+NAME is the script without .sh, OUT the folder of its cells; give all folders that ran at the same time. Writes
 ../results/NAME_DATASET.json: the paper's figure and ours for each cell (per cent, mean and deviation over the trials),
-the seconds of a trial that was not interrupted, commit, versions and hardware. Then rewrites TABLES.md from ../results.
+the seconds of an uninterrupted trial, commit, versions and hardware. Then rewrites TABLES.md from ../results.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from noisyknn.paper.published import PRINTED, Figures, Metric
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES))
-from record import hardware, output  # noqa: E402  # no package: these are scripts
+from record import hardware, output  # noqa: E402  # scripts, not a package
 
 RESULTS = EXAMPLES / "results"
 TABLES = Path(__file__).with_name("TABLES.md")
@@ -39,14 +39,14 @@ Test accuracy is the paper's Table 1 and, on Clothing1M, its Table 3; label reco
 
 
 def main() -> None:
-    """Read the cells, write what they come to."""
+    """Read the cells, and write the results and the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "name", choices=sorted(path.stem for path in TABLES.parent.glob("*.sh") if "fig" not in path.stem)
     )
     parser.add_argument("out", type=Path, nargs="+")
-    parser.add_argument("--commit", help="of the code that ran them; the current one if not given")
-    parser.add_argument("--overwrite", action="store_true", help="replace what was kept under this name")
+    parser.add_argument("--commit", help="of the code that ran the cells; default: the current one")
+    parser.add_argument("--overwrite", action="store_true", help="replace saved results of this name")
     chosen = parser.parse_args()
     try:
         found = [item for out in chosen.out for item in read_records(out, DONE).items()]
@@ -72,7 +72,7 @@ def main() -> None:
         "hardware": hardware(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
-    tables = markdown({target.name: table})  # refuses a cell that another file has
+    tables = markdown({target.name: table})  # fails if another file has the same cell
     write_json(target, table)
     TABLES.write_text(tables)
     print(f"wrote {target} and {TABLES}")
@@ -106,7 +106,7 @@ def markdown(added: Mapping[str, dict[str, Any]] | None = None) -> str:
 
 
 def _table(title: str, theirs: Figures, metric: Metric, tables: list[dict[str, Any]], data_set: str) -> str:
-    """One table, and below it where our figures come from."""
+    """A table, with the source of our figures below it."""
     tables = [table for table in tables if table["data_set"] == data_set]
     cells = [cell for table in tables for cell in table["cells"] if cell[metric]["ours"] is not None]
     ours = {(cell["method"], cell["noise"]): cell[metric]["ours"] for cell in cells}

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make a figure by its script and keep it: keep_figure.py NAME TRAIN
+"""Run a figure's script and save its output: keep_figure.py NAME TRAIN
 
-NAME is fig2 to fig6, TRAIN the folder that its script takes. Writes NAME.png, NAME.csv and NAME.json, which tells
-command, seconds, commit, versions, hardware and date, into ../results.
+NAME is fig2 to fig6, TRAIN the folder for its script. Writes NAME.png, NAME.csv and NAME.json (command, seconds,
+commit, versions, hardware, date) into ../results.
 """
 
 import datetime
@@ -20,11 +20,11 @@ import torch
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.append(str(EXAMPLES))
-from record import hardware, output  # noqa: E402  # no package: these are scripts
+from record import hardware, output  # noqa: E402  # scripts, not a package
 
 
 def main() -> None:
-    """Run the script, then keep what it made."""
+    """Run the script, then save its output."""
     scripts = {script.stem: script for script in Path(__file__).parent.glob("fig*.sh")}
     if len(sys.argv) != 3 or sys.argv[1] not in scripts:
         sys.exit(__doc__)
@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         if code := subprocess.run(["bash", str(script), train, folder], check=False).returncode:
-            sys.exit(code)  # it has said why
+            sys.exit(code)  # the script has printed why
         seconds = time.perf_counter() - started
         for ending in ("png", "csv"):
             shutil.copyfile(Path(folder) / f"{name}.{ending}", EXAMPLES / "results" / f"{name}.{ending}")

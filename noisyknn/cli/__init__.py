@@ -22,7 +22,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="noisyknn",
-    help="Corrects wrong labels of image data sets with KNN-enhanced deep learning.",
+    help="Correct wrong labels in image data sets with KNN-enhanced deep learning.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
@@ -40,12 +40,12 @@ paper_app.command("table1", epilog=EXIT_CODES)(
     guarded(paper_table("accuracy", "Table 1 of the paper: accuracy on the test set after the last epoch."))
 )
 paper_app.command("table2", epilog=EXIT_CODES)(
-    guarded(paper_table("recovery", "Table 2 of the paper: share of correct training labels after the correction."))
+    guarded(paper_table("recovery", "Table 2 of the paper: share of right training labels after correction."))
 )
 paper_app.command("table3", epilog=EXIT_CODES)(guarded(table3))
 for _name, _help, _percent in (
-    ("fig2", "Figure 2: outputs of three layers after an episode, by t-SNE.", 60),
-    ("fig3", "Figure 3: correct labels by epoch, of the network, IterKNN and SelKNN.", 60),
+    ("fig2", "Figure 2: t-SNE of the outputs of three layers after an episode.", 60),
+    ("fig3", "Figure 3: share of right labels by epoch: network, IterKNN and SelKNN.", 60),
     ("fig4", "Figure 4: recovery of SelKNN by episode, for three ways to start an episode.", 80),
     ("fig5", "Figure 5: SelKNN and IterKNN with 5 to 1,000 neighbours.", 60),
     ("fig6", "Figure 6: SelKNN with the features of each stage.", 60),
@@ -70,14 +70,14 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the console script: typer reports wrong usage, `guarded` every other error; ends the process."""
+    """Entry point of the console script; ends the process. Typer reports wrong usage, `guarded` every other error."""
     guarded(_run)()
 
 
 def ask_for_huge_pages() -> None:
-    """Let torch ask the system for pages of 2 MiB for large tensors; it reads this when it first allocates.
+    """Make torch use pages of 2 MiB for large tensors; it reads the setting at its first allocation.
 
-    Training frees and takes tensors again at every step, and the system clears each of their pages anew.
+    Training frees and allocates tensors at every step, and the system clears each of their pages again.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
@@ -86,5 +86,5 @@ def _run() -> None:
     ask_for_huge_pages()
     try:
         app()
-    finally:  # the app ends the process even when all is well: what help or version print must have gone out before
+    finally:  # the app always ends the process: flush the help or the version first
         sys.stdout.flush()

@@ -52,16 +52,16 @@ RESULTS = "Results"  # a group of --help
 def clean(
     images: Annotated[Path, typer.Option(help="Folder of the images.")],
     labels: Annotated[Path, typer.Option(help="Table of paths and labels: CSV, Parquet, or - for standard input.")],
-    out: Annotated[Path, typer.Option(help="Where the table goes with its new columns; - for standard output.")],
+    out: Annotated[Path, typer.Option(help="Output: the table with new columns; - for standard output.")],
     path_column: Annotated[
         str | None,
-        typer.Option(help="Column of paths within --images; path, filename, file or image if not given."),
+        typer.Option(help="Column of paths within --images; default: path, filename, file or image."),
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of labels; noisy_label, given_label or label if not given.")
+        str | None, typer.Option(help="Column of labels; default: noisy_label, given_label or label.")
     ] = None,
     truth_column: Annotated[
-        str | None, typer.Option(help="Column of true labels, for benchmarks: reported on, never learnt from.")
+        str | None, typer.Option(help="Column of true labels, for benchmarks; training never uses it.")
     ] = None,
     table_format: FormatOption = None,
     method: MethodOption = None,
@@ -70,8 +70,8 @@ def clean(
     max_noise: Annotated[
         float | None,
         typer.Option(
-            help="End with exit code 4 if the estimated noise rate is higher, or if the labels look random; everything "
-            "is written all the same.",
+            help="Exit with code 4, after writing all results, if the estimated noise rate is higher, or the labels "
+            "look random.",
             rich_help_panel=CORRECTION,
         ),
     ] = None,
@@ -116,7 +116,7 @@ def clean(
     save_probabilities: Annotated[
         Path | None,
         typer.Option(
-            help="Write the probability of each class, without the given label: Parquet or CSV.",
+            help="Write the probability of each class by the image alone: Parquet or CSV.",
             rich_help_panel=RESULTS,
         ),
     ] = None,
@@ -124,14 +124,14 @@ def clean(
         Path | None, typer.Option(help="Write the figures of the run as JSON.", rich_help_panel=RESULTS)
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace output files, and start a finished --run-dir anew.")
+        bool, typer.Option("--overwrite", help="Replace outputs, and a finished or different run in --run-dir.")
     ] = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Correct wrong labels: the same table comes out with corrected_label, confidence and more.
+    """Correct wrong labels: write the same table with corrected_label, confidence and more.
 
-    Killed or interrupted, the same command goes on where it stopped.
+    After an interruption, run the same command again to resume.
     """
     settings = given_settings(locals())
     for option, file in (
@@ -140,14 +140,14 @@ def clean(
         ("--summary", summary),
     ):
         if file == STANDARD_STREAM:
-            raise UsageError(f"{option} takes a file")
+            raise UsageError(f"{option} cannot be standard output; name a file")
     if max_noise is not None and not 0 <= max_noise <= 1:
         raise UsageError(f"--max-noise {max_noise} is out of range (0 to 1)")
     target = sink(out)
     if out == STANDARD_STREAM and not takes_bytes(target):
-        raise MachineError("standard output is closed or cannot be written; give --out FILE")
+        raise MachineError("standard output is closed or not writable; name a file with --out")
     with Terminal(quiet=quiet) as terminal:
-        from noisyknn.api import clean as run  # torch takes a second or two: only now, when it is needed
+        from noisyknn.api import clean as run  # imported late: torch takes a second or two
 
         result = run(
             images,
@@ -172,20 +172,20 @@ def clean(
     rate, used = result.summary["estimated_noise_rate"], result.summary["config"]["method"]
     if not find_method(used).held_out and not quiet:
         note(
-            f"the networks of --method {used} have seen the labels: noise may be under-estimated, "
-            "and confidence is not calibrated"
+            f"--method {used} judges labels that it trained on: the noise rate may be too low and confidence is "
+            "miscalibrated; for calibrated figures use --method crossfit"
         )
     if max_noise is not None and rate > max_noise:
-        raise GateError(f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise {max_noise:g}")
+        raise GateError(f"the estimated noise rate is {rate:.2%}, above --max-noise {max_noise:g}; check the labels")
     if max_noise is not None and (worst := _worst_rate(result.summary)) > max_noise:
         raise GateError(
-            f"the images tell next to nothing of the given labels; if these are at random, {worst:.2%} of them are "
-            f"wrong, more than --max-noise {max_noise:g}"
+            f"the labels look unrelated to the images; if they are random, {worst:.2%} of them are wrong, above "
+            f"--max-noise {max_noise:g}; check the labels"
         )
 
 
 def _worst_rate(summary: dict[str, Any]) -> float:
-    """Share of the given labels that is wrong if they are at random, 0 where they are surely not."""
+    """Noise rate if the given labels are random; 0 if that is unlikely."""
     from noisyknn.calibration.decide import DOUBTFUL
 
     counts = [one_class["given"] for one_class in summary["classes"]]
@@ -193,7 +193,7 @@ def _worst_rate(summary: dict[str, Any]) -> float:
 
 
 def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:
-    """Print what became of the rows, and which files were written, on standard error."""
+    """Print the rows by status, the estimates and the written files on standard error."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -203,7 +203,7 @@ def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:
         table.add_row(status, f"{count:,}", f"{count / summary['rows']:.2%}")
     table.add_section()
     expected = summary["expected_right"]
-    table.add_row("given labels wrong, estimated", "", f"{summary['estimated_noise_rate']:.2%}")
+    table.add_row("noise rate, estimated", "", f"{summary['estimated_noise_rate']:.2%}")
     table.add_row("labels right before, expected", "", f"{expected['before']:.2%}")
     table.add_row("labels right after, expected", "", f"{expected['after']:.2%}")
     outside = summary["no_class"]
@@ -214,7 +214,7 @@ def _show(summary: dict[str, Any], written: Sequence[Path | None]) -> None:
     show_table(table, stderr=True)
     if summary["flips"]:
         flips = Table(
-            "true", "given", "rows", "of the class", title="Commonest errors, estimated", title_justify="left"
+            "true", "given", "rows", "share of class", title="Commonest errors, estimated", title_justify="left"
         )
         for flip in summary["flips"][:SHOWN_FLIPS]:
             names = (escape(one_line(str(flip[side]))) for side in ("true", "given"))

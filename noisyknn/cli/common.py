@@ -1,4 +1,4 @@
-"""What the commands share: standard streams, the care taken with files, and what becomes of errors."""
+"""Shared by all commands: standard streams, checks of outputs, and messages."""
 
 import contextlib
 import functools
@@ -24,35 +24,34 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 STANDARD_STREAM = Path("-")
 _OPTIONS: dict[str, str] = {}
-"""How settings are called on the line of the command that runs."""
+"""Setting to option, for the command that runs."""
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """`command` with every error turned into one message on standard error and its exit code."""
+    """`command`, with every error as one message on standard error and an exit code."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         _prepare_streams()
         _OPTIONS.clear()
         _OPTIONS.update(_options_of(command))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, like Ctrl-C
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()  # here, since a broken pipe can no longer be caught when Python flushes at its end
+            sys.stdout.flush()  # here, as nothing catches a broken pipe when Python exits
         except NoisyKnnError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
-        except BrokenPipeError:  # the reader, such as head, has had enough
+        except BrokenPipeError:  # the reader, such as head, has stopped
             _drop_unwritable(sys.stdout)
             sys.exit(1)
         except OSError as error:
             _drop_unwritable(sys.stdout)
-            _fail(f"the machine refused: {error}", 1)
+            _fail(f"the system reports an error: {error}", 1)
         except Exception as error:
             _fail(
-                f"{type(error).__name__}: {error}; this is a fault of noisyknn; "
-                "run again with --debug for the traceback",
+                f"{type(error).__name__}: {error}; this is a bug in noisyknn; run again with --debug for the traceback",
                 1,
             )
 
@@ -68,12 +67,16 @@ def _fail(message: str, exit_code: int) -> None:
 
 
 def _prepare_streams() -> None:
-    """Make standard streams usable whatever the caller made of them.
+    """Make the standard streams usable in any environment.
 
-    Those that are closed get an end: what is written to None goes to standard output. Letters that the encoding of
-    standard output lacks are spelled out, as Python does on standard error.
+    A closed stream gets a substitute, as output to None would land on standard output. Standard output escapes letters
+    that its encoding lacks, as standard error does in Python.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "r"), ("stderr", "w")):  # results that nobody takes are an error
+    for name, mode in (
+        ("stdin", "r"),
+        ("stdout", "r"),
+        ("stderr", "w"),
+    ):  # writing to a closed stdout must fail
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -81,7 +84,7 @@ def _prepare_streams() -> None:
 
 
 def _drop_unwritable(stream: TextIO) -> None:
-    """Send what `stream` no longer takes nowhere, so that Python does not complain about it at its end."""
+    """Discard what a broken `stream` still buffers, so that Python does not complain when it exits."""
     try:
         stream.flush()
     except OSError:
@@ -90,7 +93,7 @@ def _drop_unwritable(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def _messages() -> Iterator[None]:
-    """For printing on standard error: a message that nobody can take must not cost the result."""
+    """Guard printing on standard error: a message that cannot be written must not cost the result."""
     try:
         yield
         sys.stderr.flush()
@@ -109,13 +112,13 @@ def sink(path: Path) -> Path | BinaryIO:
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path | None], *, overwrite: bool) -> None:
-    """`files.check_outputs` of all that are files, which ``-`` is not."""
+    """`files.check_outputs` of all but ``-``."""
     named = {option: None if path == STANDARD_STREAM else path for option, path in outputs.items()}
     files.check_outputs(named, [path for path in inputs if path != STANDARD_STREAM], overwrite=overwrite)
 
 
 def _options_of(command: Callable[..., None]) -> dict[str, str]:
-    """How settings are called on a command's line: its parameters' names, also with ``=True``, to options."""
+    """Setting to option for a command: names of its parameters, also with ``=True`` or ``=False``."""
     options: dict[str, str] = {}
     for name, hint in typing.get_type_hints(command, include_extras=True).items():
         (declared,) = getattr(hint, "__metadata__", [None])
@@ -123,13 +126,13 @@ def _options_of(command: Callable[..., None]) -> dict[str, str]:
             own = (declared.default, *(declared.param_decls or ()))  # within Annotated, the first lands in `default`
             called = next((str(o) for o in own if str(o).startswith("--")), f"--{name.replace('_', '-')}")
             on, _, off = called.partition("/")
-            name = name.rstrip("_")  # of what Python has a name for already, such as map
+            name = name.rstrip("_")  # map_ avoids Python's own map
             options |= {name: on, f"{name}=True": on, f"{name}=False": off}
     return options
 
 
 def spoken(message: str) -> str:
-    """A message of the library, which names settings (`k`, `overwrite=True`), in the running command's options."""
+    """A message of the library, with settings (`k`, `overwrite=True`) replaced by options of the running command."""
     elsewhere = "the setting {} (--config)" if "config" in _OPTIONS else "the setting {}"
     return re.sub(r"`(\w+(?:=\w+)?)`", lambda name: _OPTIONS.get(name[1]) or elsewhere.format(name[1]), message)
 
@@ -141,7 +144,7 @@ def note(message: str) -> None:
 
 
 def show_table(table: "Table", *, stderr: bool = False) -> None:
-    """Print `table` as wide as it is: rich would otherwise cut figures to fit 80 columns into a file or a pipe."""
+    """Print `table` in full width: in a file or a pipe, rich would cut figures to fit 80 columns."""
     from rich.console import Console
 
     with _messages() if stderr else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""noisyknn demo: the main job on a small real data set, no download."""
+"""noisyknn demo: the main job on a small real data set, without a download."""
 
 import tempfile
 from pathlib import Path
@@ -16,12 +16,12 @@ from noisyknn.errors import InterruptedRunError, UsageError
 
 def demo(
     keep: Annotated[
-        Path | None, typer.Option(help="New folder to keep images and tables in.", show_default="none, all is removed")
+        Path | None, typer.Option(help="New folder for the images and tables.", show_default="a temporary one")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise and of the training.")] = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Make 40 % of 1,797 handwritten digits' labels wrong, clean them, and print what was recovered."""
+    """Make 40 % of the labels of 1,797 handwritten digits wrong, clean them, and print the recovery."""
     if keep is not None and keep.exists():
         raise UsageError(f"--keep {keep} exists already; name a new folder")
     with tempfile.TemporaryDirectory(prefix="noisyknn-demo-") as temporary:
@@ -36,7 +36,7 @@ def demo(
         note(f"$ noisyknn clean --images {folder / 'images'} --labels {noisy} --out {fixed} --seed {seed}")
         try:
             clean(folder / "images", noisy, fixed, seed=seed, run_dir=Path(temporary) / "run", debug=debug)
-        except InterruptedRunError as error:  # what could be resumed is removed
+        except InterruptedRunError as error:  # the run is removed, so it cannot resume
             raise InterruptedRunError("interrupted") from error
         note(f"$ noisyknn evaluate {fixed} --truth-column clean_label")
         evaluate(fixed, truth_column="clean_label", debug=debug)

@@ -1,4 +1,4 @@
-"""noisyknn doctor: what this machine offers, what `clean` would choose on it, and what unfinished runs keep on it."""
+"""noisyknn doctor: what this machine offers, what `clean` would choose on it, and unfinished runs."""
 
 import json
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
-    """Show processor, memory, GPUs, libraries and unfinished runs, and what clean would choose on them."""
+    """Show processor, memory, GPUs, libraries, unfinished runs and the settings that clean would choose."""
     from noisyknn.machine import examine
 
     report = examine()
@@ -27,7 +27,7 @@ def doctor(
     table = Table("what", "found", title="This machine", title_justify="left")
     cpu = report["cpu"]
     table.add_row("processor", f"{cpu['machine']}, {cpu['usable_cores']} cores, {cpu['vector_instructions']}")
-    table.add_row("bf16 instructions", ", ".join(cpu["bf16_instructions"]) or "none: training takes fp32")
+    table.add_row("bf16 instructions", ", ".join(cpu["bf16_instructions"]) or "none: training uses fp32")
     table.add_row("memory", f"{report['memory_available_gib']} GiB available")
     table.add_row("GPU", "; ".join(map(_gpu, report["gpus"])) or "none that torch can use")
     table.add_row("unfinished runs", _unfinished_runs(report["unfinished_runs"]))

@@ -35,41 +35,39 @@ EXPLAINED = {
 
 def evaluate(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="Table that noisyknn clean wrote: CSV, Parquet, or - for stdin.")
+        Path, typer.Argument(metavar="TABLE", help="Table from noisyknn clean: CSV, Parquet, or - for standard input.")
     ],
     truth_column: Annotated[
         str | None,
-        typer.Option(help="Column of the true labels; clean_label, true_label or, with --truth, label if not given."),
+        typer.Option(help="Column of true labels; default: clean_label, true_label or, with --truth, label."),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="Table of true labels, joined by path; without it TABLE itself has them.")
+        Path | None, typer.Option(help="Table of true labels, joined by path; default: TABLE itself.")
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option(help="Column of the labels before correction; noisy_label, given_label or label if not given."),
+        typer.Option(help="Column of labels before correction; default: noisy_label, given_label or label."),
     ] = None,
     path_column: Annotated[
-        str | None, typer.Option(help="Column of paths in both tables; path, filename, file or image if not given.")
+        str | None, typer.Option(help="Column of paths in both tables; default: path, filename, file or image.")
     ] = None,
     probabilities: Annotated[
         Path | None,
         typer.Option(
-            help="What clean --save-probabilities wrote: compares with simple rules and, if installed, cleanlab."
+            help="File from clean --save-probabilities, to compare with simple rules and, if installed, cleanlab."
         ),
     ] = None,
     table_format: FormatOption = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, a figure that is not defined being null.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; undefined figures are null.")] = False,
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
-    """Compare corrected labels with the true ones and print what was won and lost."""
+    """Compare corrected labels with true ones: recovery, broken labels, calibration and more."""
     if truth is None and path_column is not None:
-        raise UsageError("--path-column is for joining the table of --truth; without --truth remove it")
+        raise UsageError("--path-column has no effect without --truth; remove it")
     if probabilities == STANDARD_STREAM:
-        raise UsageError("--probabilities takes a file")
+        raise UsageError("--probabilities cannot be standard input; name a file")
     if truth == table == STANDARD_STREAM:
-        raise UsageError("only one of TABLE and --truth can be standard input")
+        raise UsageError("TABLE and --truth cannot both be standard input; name a file for one")
 
     from noisyknn.data.corrected import read_corrected, read_predictions
     from noisyknn.evaluation import metrics, rules
@@ -95,13 +93,13 @@ def evaluate(
     if probabilities is not None:
         predictions = read_predictions(probabilities, columns)
         if not rules.has_cleanlab():
-            note("cleanlab is not installed and not compared with: pip install 'noisyknn[bench]'")
+            note("cleanlab is not installed; to compare with it: pip install 'noisyknn[bench]'")
         compared = rules.compare(columns, predictions)
         figures["rules"] = [dataclasses.asdict(rule) for rule in compared]
     for one_class in figures["per_class"]:
         one_class["label"] = columns.classes[one_class["label"]]
     if as_json:
-        unicode = sys.stdout.encoding.lower().startswith("utf")  # else JSON has a spelling of its own for letters
+        unicode = sys.stdout.encoding.lower().startswith("utf")  # else JSON escapes letters
         typer.echo(json.dumps(figures, indent=2, ensure_ascii=not unicode, allow_nan=False))
     else:
         show_table(_overall_table(figures))
@@ -114,18 +112,18 @@ def evaluate(
 
 def _note_what_is_missing(columns: "CorrectedTable") -> None:
     if unknown := int((columns.truth < 0).sum()):
-        note(f"{unknown} of {len(columns.truth)} rows have no true label and are not evaluated")
+        note(f"skipped {unknown} of {len(columns.truth)} rows, which have no true label; add one to evaluate them")
     if columns.is_issue is None:
-        note("the table has no column is_label_issue: precision, recall and f1 are not known")
+        note("the table has no column is_label_issue; keep that of clean for precision, recall and f1")
     if columns.label_score is None:
-        note("the table has no column label_score: auroc is not known")
+        note("the table has no column label_score; keep that of clean for auroc")
     if columns.confidence is None:
-        note("the table has no column confidence: calibration_error is not known")
+        note("the table has no column confidence; keep that of clean for calibration_error")
     true = set(columns.truth.tolist()) - {-1}
     if not true & {*columns.given.tolist(), *columns.corrected.tolist()}:
         one, other = (columns.classes[int(labels.max())] for labels in (columns.truth, columns.corrected))
-        message = f"no true label occurs among the others; is {quoted(one)} the same kind of label as {quoted(other)}?"
-        if len(true) > 1:  # a few rows of one class may well all be wrong
+        message = f"no true label ({quoted(one)}, …) is among the others ({quoted(other)}, …); check --truth-column"
+        if len(true) > 1:  # with one class, all labels may be wrong
             raise InputError(message)
         note(message)
 
@@ -150,7 +148,7 @@ def _rows_table(title: str, rows: Sequence[Mapping[str, object]]) -> "Table":
 
 
 def _shown(value: object) -> str:
-    """A figure for people; a label or a count as it is."""
+    """A figure with four decimals; a label or a count unchanged."""
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""noisyknn inject-noise: add a column of synthetically wrong labels to a table of right ones."""
+"""noisyknn inject-noise: add a column with synthetic label noise to a table of right labels."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,43 +24,44 @@ Noise = Literal["symmetric", "uniform", "asymmetric", "matrix"]
 
 
 def inject_noise(
-    labels: Annotated[Path, typer.Option(help="Table with the right labels: CSV, Parquet, or - for standard input.")],
-    out: Annotated[Path, typer.Option(help="Where the table goes with the new column noisy_label; - for stdout.")],
+    labels: Annotated[Path, typer.Option(help="Table of right labels: CSV, Parquet, or - for standard input.")],
+    out: Annotated[Path, typer.Option(help="Output: the table with a column noisy_label; - for standard output.")],
     noise: Annotated[
         Noise,
         typer.Option(
-            help="symmetric: flips to one of the other classes; uniform: draws from all classes; "
-            "asymmetric: flips along --map; matrix: draws by --matrix."
+            help="symmetric: flip to one of the other classes; uniform: draw from all classes; "
+            "asymmetric: flip by --map; matrix: draw by --matrix."
         ),
     ],
-    rate: Annotated[float | None, typer.Option(help="Probability of a flip (of a draw, if uniform), 0 to 1.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Probability of a flip (uniform: of a draw), 0 to 1.")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the draws; the same seed gives the same labels.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Random seed; the same seed gives the same labels.")
     ] = 0,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of the right labels; clean_label or label if not given.")
+        str | None, typer.Option(help="Column of right labels; default: clean_label or label.")
     ] = None,
     map_: Annotated[
         str | None,
         typer.Option(
             "--map",
-            help="What asymmetric noise flips to: mnist, cifar10, cifar100, cifar100-superclass, or a file "
+            help="Flips of asymmetric noise: mnist, cifar10, cifar100, cifar100-superclass, or a file "
             "(JSON object, or CSV with the columns from,to).",
         ),
     ] = None,
     matrix: Annotated[
         Path | None,
-        typer.Option(help="CSV of probabilities: a row per true class, a column per given class, names on both."),
+        typer.Option(help="CSV of probabilities: a named row per true class, a named column per given class."),
     ] = None,
     table_format: FormatOption = None,
     summary: Annotated[
-        Path | None, typer.Option(help="Write the realised rate, and the rows of each true and noisy class, as JSON.")
+        Path | None,
+        typer.Option(help="Write the realised rate and the rows per true and noisy class as JSON."),
     ] = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,  # noqa: ARG001  # read by guarded()
 ) -> None:
-    """Add a column noisy_label in which some labels are wrong, drawn from a seed."""
+    """Add a column noisy_label with synthetic label noise."""
     _check_options(noise, rate, map_, matrix)
     if summary == STANDARD_STREAM:
         raise UsageError("--summary takes a file")
@@ -79,7 +80,7 @@ def inject_noise(
 
     table = read_table(source(labels), chosen_format=table_format)
     if NOISY_COLUMN in table.frame.columns:
-        raise InputError(f"{table.name} has a column {NOISY_COLUMN!r} already; rename or remove it")
+        raise InputError(f"{table.name} already has a column {NOISY_COLUMN!r}; rename or remove it")
     column = find_column(table, ("clean_label", "label"), label_column, "--label-column")
     classes, true = encode_labels(table, column)
     noisy = inject(true, _transition(noise, classes, rate, map_, matrix), seed)
@@ -98,16 +99,16 @@ def inject_noise(
 
 
 def _check_options(noise: Noise, rate: float | None, map_: str | None, matrix: Path | None) -> None:
-    """Raise UsageError where an option that the noise needs is missing, or one that it does not use is given."""
+    """Raise UsageError for an option that the noise needs but lacks, or has but does not use."""
     for option, value, users in (
         ("--rate", rate, ("symmetric", "uniform", "asymmetric")),
         ("--map", map_, ("asymmetric",)),
         ("--matrix", matrix, ("matrix",)),
     ):
         if noise in users and value is None:
-            raise UsageError(f"--noise {noise} needs {option}")
+            raise UsageError(f"--noise {noise} needs {option}; add it")
         if noise not in users and value is not None:
-            raise UsageError(f"--noise {noise} does not use {option}; remove it (it is for {', '.join(users)})")
+            raise UsageError(f"--noise {noise} does not use {option}, which is for {', '.join(users)}; remove it")
 
 
 def _transition(
@@ -117,20 +118,20 @@ def _transition(
     from noisyknn.data.noise_sources import read_map, read_matrix
 
     if noise == "matrix":
-        assert matrix is not None  # _check_options saw to it
+        assert matrix is not None  # as _check_options ensures
         return read_matrix(matrix, classes)
     assert rate is not None
     return transition_rows(noise, classes, rate, None if map_ is None else read_map(map_, classes))
 
 
 def _matrix_table(classes: Sequence["Label"], counts: "Counts") -> "Table":
-    """The realised matrix, or only its largest flips where the whole would not fit a screen."""
+    """The realised matrix, or only its largest flips if the matrix does not fit a screen."""
     from rich.markup import escape
     from rich.table import Table
 
     from noisyknn.data.noise import largest_flips, shares
 
-    names = [escape(str(label)) for label in classes]  # or rich would take a class "[b]" as markup
+    names = [escape(str(label)) for label in classes]  # rich would read a class "[b]" as markup
     if len(names) <= LARGEST_SHOWN_MATRIX:
         table = Table("true / noisy", *names, title="Realised transition matrix")
         share_of = {(a, b): share for (a, b, _), share in zip(counts.tolist(), shares(counts).tolist(), strict=True)}

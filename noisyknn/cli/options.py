@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once; settings of `noisyknn.config.Config` under their names."""
+"""Options of several commands, each declared once; settings keep their names in `noisyknn.config.Config`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ CORRECTION, TRAINING = "Correction", "Training"  # how --help groups settings
 
 FormatOption = Annotated[
     Literal["csv", "parquet"] | None,
-    typer.Option("--format", help="Format of tables whose ending is not .csv, .parquet or .pq, and of -."),
+    typer.Option("--format", help="Format of -, and of files that do not end in .csv, .parquet or .pq."),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing on standard error but errors.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only errors on standard error.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -40,21 +40,21 @@ PolicyOption = Annotated[
 MinConfidenceOption = Annotated[
     float | None,
     typer.Option(
-        help="Probability that a careful correction needs, 0 to 1.", show_default="0.4", rich_help_panel=CORRECTION
+        help="Smallest confidence of a careful correction, 0 to 1.", show_default="0.4", rich_help_panel=CORRECTION
     ),
 ]
-KOption = Annotated[int | None, typer.Option(help="Neighbours that vote.", rich_help_panel=CORRECTION)]
+KOption = Annotated[int | None, typer.Option(help="Number of neighbours that vote.", rich_help_panel=CORRECTION)]
 FoldsOption = Annotated[
     int | None,
     typer.Option(
-        help="Parts of the data that crossfit judges in turn.",
+        help="Parts of the data that crossfit holds out in turn.",
         show_default="4; --episodes if fewer",
         rich_help_panel=CORRECTION,
     ),
 ]
 GammaDecayOption = Annotated[
     float | None,
-    typer.Option(help="Divisor of the weight of the given labels after each episode.", rich_help_panel=CORRECTION),
+    typer.Option(help="Divides the weight of the given labels after each episode.", rich_help_panel=CORRECTION),
 ]
 ReferenceStartOption = Annotated[
     float | None,
@@ -64,12 +64,12 @@ ReferenceStartOption = Annotated[
 ]
 ReferenceStepOption = Annotated[
     float | None,
-    typer.Option(help="Growth of that share after each episode, until 1.", rich_help_panel=CORRECTION),
+    typer.Option(help="Increase of that share after each episode, up to 1.", rich_help_panel=CORRECTION),
 ]
 SelectorOption = Annotated[
     SelectorName | None,
     typer.Option(
-        help="Loss that ranks references (selknn): the episode's, or that of a further cycle (o2u, O2U-Net).",
+        help="Loss that selects references (selknn): of the episode, or of a further cycle (o2u, O2U-Net).",
         show_default="loss",
         rich_help_panel=CORRECTION,
     ),
@@ -77,7 +77,7 @@ SelectorOption = Annotated[
 SearchOption = Annotated[
     SearchName | None,
     typer.Option(
-        help="k-NN backend: auto takes faiss, if installed, on a CPU; torch elsewhere.",
+        help="k-NN backend: auto uses faiss on a CPU if it is installed, else torch.",
         show_default="auto",
         rich_help_panel=CORRECTION,
     ),
@@ -86,7 +86,7 @@ SearchOption = Annotated[
 PresetOption = Annotated[
     PresetName,
     typer.Option(
-        help="Where settings start: auto looks at data and device; the others are the paper's.",
+        help="Settings to start from: auto depends on data and device; the others are the paper's.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -113,17 +113,19 @@ WeightsOption = Annotated[
 LayerOption = Annotated[
     str | None,
     typer.Option(
-        help="Stage that features are taken from.", show_default="last convolutional stage", rich_help_panel=TRAINING
+        help="Stage that gives the features.",
+        show_default="last convolutional stage",
+        rich_help_panel=TRAINING,
     ),
 ]
 ImageSizeOption = Annotated[
-    int | None, typer.Option(help="Height and width in pixels that the network sees.", rich_help_panel=TRAINING)
+    int | None, typer.Option(help="Height and width of the network's input, in pixels.", rich_help_panel=TRAINING)
 ]
 ProgressiveOption = Annotated[
     bool | None,
     typer.Option(
         "--progressive/--no-progressive",
-        help="Begin each episode with smaller images, which is faster.",
+        help="Start each episode with smaller images, for speed.",
         show_default="yes for crossfit in auto, from 24 pixels",
         rich_help_panel=TRAINING,
     ),
@@ -136,7 +138,8 @@ EpochsOption = Annotated[
 ]
 BatchSizeOption = Annotated[int | None, typer.Option(help="Images per training step.", rich_help_panel=TRAINING)]
 LrOption = Annotated[
-    float | None, typer.Option(help="Learning rate: the initial, or a one-cycle's largest.", rich_help_panel=TRAINING)
+    float | None,
+    typer.Option(help="Learning rate: initial, or largest of a one-cycle.", rich_help_panel=TRAINING),
 ]
 LossOption = Annotated[
     LossName | None, typer.Option(help="Cross-entropy, or symmetric cross-entropy.", rich_help_panel=TRAINING)
@@ -147,15 +150,13 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
-        help="auto takes bf16 where the device computes it natively.", show_default="auto", rich_help_panel=TRAINING
+        help="auto uses bf16 if the device supports it natively.", show_default="auto", rich_help_panel=TRAINING
     ),
 ]
-SeedOption = Annotated[
-    int | None, typer.Option(help="Seed of everything random.", show_default="0", rich_help_panel=TRAINING)
-]
+SeedOption = Annotated[int | None, typer.Option(help="Random seed.", show_default="0", rich_help_panel=TRAINING)]
 
 
 def given_settings(values: Mapping[str, object]) -> dict[str, object]:
-    """The settings among a command's parameters that were given."""
+    """The settings among a command's parameters that the user gave."""
     names = [field.name for field in dataclasses.fields(Config)]
     return {name: values[name] for name in names if values.get(name) is not None}

@@ -34,26 +34,26 @@ PRESETS, PAPERS = "the preset's", "the paper's"
 TABLE = "Table of their paths and true labels: CSV or Parquet."
 
 DataSetOption = Annotated[
-    Literal["mnist", "cifar10", "cifar100"], typer.Option(help="Data set of the paper: its preset and its figures.")
+    Literal["mnist", "cifar10", "cifar100"], typer.Option(help="Data set of the paper, for its preset and figures.")
 ]
-CellsOption = Annotated[Path, typer.Option(help="Folder of the cells, one folder each; a finished cell never reruns.")]
+CellsOption = Annotated[Path, typer.Option(help="Folder for the cells, one folder each; a finished cell never reruns.")]
 TrainImagesOption = Annotated[Path | None, typer.Option(help="Folder of the images to train on.")]
 TrainLabelsOption = Annotated[Path | None, typer.Option(help=TABLE)]
 TestImagesOption = Annotated[Path | None, typer.Option(help="Folder of the images to test on.")]
 TestLabelsOption = Annotated[Path | None, typer.Option(help=TABLE)]
 TorchvisionOption = Annotated[
-    Path | None, typer.Option(help="Folder in which torchvision keeps the data set, instead of these four.")
+    Path | None, typer.Option(help="Folder of torchvision's data set, instead of these four options.")
 ]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data set.")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Let torchvision download the data set.")]
 MethodsOption = Annotated[
-    list[str] | None, typer.Option(help="A method of clean; repeat it for several.", show_default=PAPERS)
+    list[str] | None, typer.Option(help="A method of clean; repeat the option for several.", show_default=PAPERS)
 ]
 NoisesOption = Annotated[
     list[str] | None,
-    typer.Option(help="symmetric-40 or asymmetric-40, per cent; repeat it for several.", show_default=PAPERS),
+    typer.Option(help="symmetric-40 or asymmetric-40 (per cent); repeat the option for several.", show_default=PAPERS),
 ]
 TrialsOption = Annotated[int, typer.Option(min=1, max=1000, help="Runs of each cell, with seeds 0, 1, …")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, the trials included.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with every trial.")]
 ClothingOption = Annotated[
     Path,
     typer.Option(
@@ -65,12 +65,12 @@ ClothingOption = Annotated[
 ImagesOption = Annotated[Path, typer.Option(help="Folder of the images.")]
 LabelsOption = Annotated[Path, typer.Option(help=TABLE)]
 FigureOption = Annotated[Path, typer.Option(help="Folder for the figure (PNG and SVG) and its points (CSV).")]
-NoiseOption = Annotated[str, typer.Option(help="symmetric-60 or asymmetric-40, per cent.")]
+NoiseOption = Annotated[str, typer.Option(help="symmetric-60 or asymmetric-40 (per cent).")]
 PresetOption = Annotated[
     Literal["mnist", "cifar10", "cifar100"], typer.Option(help="Settings of the paper to start from.")
 ]
 EveryOption = Annotated[
-    int | None, typer.Option(min=1, help="Epochs from one point to the next (fig3, fig5, fig6).", show_default="1")
+    int | None, typer.Option(min=1, help="Epochs between two points (fig3, fig5, fig6).", show_default="1")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise and of the training.")]
 
@@ -79,7 +79,8 @@ ColumnOption = Annotated[
 ]
 RowsOption = Annotated[int | None, typer.Option(min=4, help="Train on the first rows only.", show_default="all")]
 WeightsOption = Annotated[
-    str | None, typer.Option(help="A .safetensors file to start from.", show_default="torchvision's of ImageNet")
+    str | None,
+    typer.Option(help="A .safetensors file to start from.", show_default="torchvision's for ImageNet"),
 ]
 
 
@@ -156,7 +157,7 @@ def table3(
 
 
 def paper_figure(name: str, help_text: str, percent: int) -> Callable[..., None]:
-    """The command that makes the figure `name`; `percent` of the labels are wrong in the paper."""
+    """The command that makes the figure `name`; in the paper, `percent` of the labels are wrong."""
 
     def command(
         images: ImagesOption,
@@ -209,7 +210,7 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _show(made: "Table", *, as_json: bool) -> None:
-    """Print our figures beside the paper's, then raise the error of cells that failed."""
+    """Print our figures beside the paper's, then raise the error of failed cells."""
     if as_json:
         typer.echo(json.dumps(made.as_dict(), indent=2))
     else:
@@ -218,7 +219,7 @@ def _show(made: "Table", *, as_json: bool) -> None:
 
 
 def _print(made: "Table") -> None:
-    """Print the columns that have figures of ours."""
+    """Print the columns with figures of ours."""
     from rich.table import Table
 
     theirs, ours = made.theirs, made.ours

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """An observer that prints notes and, on a terminal, draws the stage that runs; a context manager."""
+    """An observer and context manager that prints notes and, on a terminal, draws the current stage."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet

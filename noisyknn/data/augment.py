@@ -1,7 +1,7 @@
 """Random augmentation as batched functions on the device, from uint8 images to normalised floats.
 
-Shapes: N samples, stored images of S x S pixels, B images of a batch, P x P pixels that the network sees.
-Every function draws from the generator it is given, so a batch depends on nothing else.
+Shapes: N samples, stored images of S x S pixels, batches of B images, network inputs of P x P pixels.
+Every function draws from its `generator`, so a batch depends on nothing else.
 """
 
 import functools
@@ -27,19 +27,19 @@ class Pixels:
     images: Tensor
     """(stored, S, S, 3) uint8, on the device or in host memory."""
     rows: Tensor
-    """(N,) where each sample's image is among the stored ones; unreadable images are stored but no samples."""
+    """(N,) index of each sample's image among the stored ones; unreadable images are stored but are not samples."""
     mean: Tensor
-    """(3,) of pixel values from 0 to 1, on the device."""
+    """(3,) mean of each channel, for pixel values from 0 to 1, on the device."""
     std: Tensor
-    """(3,)"""
+    """(3,) standard deviation, likewise."""
     size: int
-    """P, height and width that the network sees."""
+    """P, height and width of the network's input."""
     read_ahead: Callable[[npt.NDArray[np.int64]], None] | None = None
-    """Begins to read the images of rows (B,) among the stored ones, where these lie on a disk."""
+    """Starts reading the stored images of rows (B,); None unless they lie on a disk."""
 
     @classmethod
     def of(cls, store: ImageStore, rows: npt.NDArray[np.int64], size: int, device: torch.device) -> "Pixels":
-        """Those of the rows (N,) of a store, for a network that sees `size` pixels, as near to `device` as they fit."""
+        """The images of the rows (N,) of a store, for inputs of `size` pixels; on `device` if they fit."""
         mean, std = store.mean_std(rows)
         return cls(
             images=store.tensor(device),
@@ -52,13 +52,13 @@ class Pixels:
 
     @property
     def at_hand(self) -> bool:
-        """Whether images lie where they are needed, so that batches are made without another thread."""
+        """Whether the images lie on the device, so that batches need no other thread."""
         return self.read_ahead is None and self.images.device == self.mean.device
 
     def ahead(self, batches: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        """What `make`, which is `plain` or `augmented`, makes of each batch of samples, in turn.
+        """Apply `make`, which is `plain` or `augmented`, to each batch of samples in turn.
 
-        Where images come from a disk, or from host memory to a GPU, another thread makes the next batch meanwhile.
+        If images come from a disk, or from host memory to a GPU, another thread prepares the next batch meanwhile.
         """
         if self.at_hand:
             yield from map(make, batches)
@@ -69,7 +69,7 @@ class Pixels:
                 self.read_ahead(self.rows[samples].cpu().numpy())
             return make(samples)
 
-        with ThreadPoolExecutor(1) as thread:  # one: random numbers are drawn in the order of the batches
+        with ThreadPoolExecutor(1) as thread:  # one, to draw random numbers in the order of the batches
             coming = thread.submit(fetch, batches[0])
             for batch in batches[1:]:
                 ready, coming = coming.result(), thread.submit(fetch, batch)
@@ -81,12 +81,12 @@ class Pixels:
         margin = (self.images.shape[1] - self.size) // 2
         rows = self.rows[samples].to(self.images.device)
         batch = self.images[rows, margin : margin + self.size, margin : margin + self.size]
-        return self._normalised(batch.to(self.mean.device).float() / 255)  # bytes travel, not floats
+        return self._normalised(batch.to(self.mean.device).float() / 255)  # move bytes, not floats
 
     def augmented(self, samples: Tensor, size: int, config: Config, generator: torch.Generator) -> Tensor:
-        """Random crop, flip, affine map and colour jitter of these samples (B,), made `size` <= P pixels high and wide.
+        """Random crop, flip, affine map and colour jitter of these samples (B,), resized to `size` <= P pixels.
 
-        (B, 3, size, size) float32, channels last.
+        Returns (B, 3, size, size) float32, channels last.
         """
         batch = crop_and_flip(self.images, self.rows[samples], self.size, config.crop_padding, config.flip, generator)
         if size < self.size:
@@ -100,20 +100,20 @@ class Pixels:
         return batch
 
     def _normalised(self, batch: Tensor) -> Tensor:
-        """(B, P, P, 3) from 0 to 1 as (B, 3, P, P) of zero mean and unit variance; no copy, the strides stay."""
+        """(B, P, P, 3) from 0 to 1 as (B, 3, P, P) with zero mean and unit variance; the memory stays channels last."""
         return ((batch - self.mean) / self.std).permute(0, 3, 1, 2)
 
 
 def crop_and_flip(
     images: Tensor, rows: Tensor, size: int, padding: int, flip: bool, generator: torch.Generator
 ) -> Tensor:
-    """Crops (B, P, P, 3) at random places of stored images (N, S, S, 3), half of them mirrored; padded by reflection.
+    """Random crops (B, P, P, 3) of stored images (N, S, S, 3), padded by reflection and, with `flip`, half mirrored.
 
-    One gather does all of it: picking the rows, cropping, mirroring and padding are only indices.
+    One gather does it all: rows, crops, mirrors and padding are only indices.
     """
     stored, count, device = images.shape[1], len(rows), images.device
     rows = rows.to(device)
-    free = stored + 2 * padding - size  # places a crop can start at, less one
+    free = stored + 2 * padding - size  # possible starts of a crop, less one
     starts = (
         torch.randint(0, free + 1, (2, count, 1), generator=generator, device=generator.device).to(device) - padding
     )
@@ -127,22 +127,22 @@ def crop_and_flip(
 
 
 def _reflected(place: Tensor, length: int) -> Tensor:
-    """Indices outside 0 to length - 1 folded back at the borders, which are not repeated, as often as need be."""
+    """Fold indices back into 0 to length - 1 at the borders, as often as needed, without repeating the border."""
     period = 2 * (length - 1)
     place = place.remainder(period)
     return torch.minimum(place, period - place)
 
 
 def shrunk(batch: Tensor, size: int) -> Tensor:
-    """Bytes (B, P, P, 3) made `size` pixels high and wide, antialiased: (B, size, size, 3), bytes or 0.0 to 255.0."""
+    """Resize bytes (B, P, P, 3) with antialiasing to (B, size, size, 3): bytes, or on a GPU floats from 0 to 255."""
     planes = batch.permute(0, 3, 1, 2)
-    if batch.is_cuda:  # only CPUs resize bytes
+    if batch.is_cuda:  # a GPU cannot resize bytes
         planes = planes.float()
     return F.interpolate(planes, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 
 def affine(batch: Tensor, rotation: float, translation: float, generator: torch.Generator) -> Tensor:
-    """Rotate (B, C, P, P) by up to `rotation` degrees and shift by up to `translation` of its size, zeros coming in."""
+    """Rotate (B, C, P, P) by up to `rotation` degrees and shift by up to `translation` of its size; fill with zeros."""
     draws = torch.rand(3, len(batch), generator=generator, device=generator.device).to(batch.device) * 2 - 1
     angle = draws[0] * math.radians(rotation)
     shift = draws[1:] * translation * 2  # grid coordinates run from -1 to 1
@@ -152,9 +152,9 @@ def affine(batch: Tensor, rotation: float, translation: float, generator: torch.
     return F.grid_sample(batch, grid, align_corners=False).contiguous(memory_format=torch.channels_last)
 
 
-@functools.cache  # a GPU would be waited for each time
+@functools.cache  # each copy to a GPU would wait for it
 def _luma(device: torch.device) -> Tensor:
-    """Weights (3,) of red, green and blue in luma, those of ITU-R BT.601, as in torchvision."""
+    """Weights (3,) of red, green and blue in luma by ITU-R BT.601, as in torchvision."""
     return torch.tensor([0.299, 0.587, 0.114], device=device)
 
 

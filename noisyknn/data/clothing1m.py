@@ -1,6 +1,6 @@
-"""Clothing1M (Xiao et al. 2015) in the layout in which it is published.
+"""Clothing1M (Xiao et al. 2015) in its published layout.
 
-In its folder lie ``images/``, ``category_names_eng.txt`` (a class name a line), ``noisy_label_kv.txt`` and
+Its folder has ``images/``, ``category_names_eng.txt`` (a class name a line), ``noisy_label_kv.txt`` and
 ``clean_label_kv.txt`` (a path and a class number a line), ``noisy_train_key_list.txt``, ``clean_train_key_list.txt``,
 ``clean_val_key_list.txt`` and ``clean_test_key_list.txt`` (a path a line). Paths begin with ``images/``.
 """
@@ -16,14 +16,14 @@ Part = Literal["noisy_train", "clean_train", "clean_val", "clean_test"]
 
 
 def read_part(root: Path, part: Part) -> pd.DataFrame:
-    """The images of a part, paths relative to `root`, and their labels, class names: ``path``, ``label``.
+    """The images of a part: ``path``, relative to `root`, and ``label``, a class name.
 
-    Labels of ``noisy_train`` are the noisy ones, of the others the verified ones. Raises InputError where a file is
-    missing, a line cannot be understood, or an image has no label.
+    ``noisy_train`` has noisy labels, the other parts verified ones. Raises InputError if a file is missing, a line
+    cannot be parsed, or an image has no label.
     """
     classes = _lines(root / "category_names_eng.txt")
     if len(set(classes)) < len(classes):
-        raise InputError(f"{root / 'category_names_eng.txt'} has the same class more than once")
+        raise InputError(f"{root / 'category_names_eng.txt'} has the same class more than once; keep one")
     wanted = f"a path and a class from 0 to {len(classes) - 1}"
     source = root / ("noisy_label_kv.txt" if part == "noisy_train" else "clean_label_kv.txt")
     labels: dict[str, str] = {}
@@ -36,18 +36,18 @@ def read_part(root: Path, part: Part) -> pd.DataFrame:
     paths = _lines(keys)
     if unlabelled := [path for path in paths if path not in labels]:
         told = f"{counted(len(unlabelled), 'image has', 'images have')} no label in {source.name}"
-        raise InputError(f"{keys}: {told}: {first_ten(unlabelled)}")
+        raise InputError(f"{keys}: {told}: {first_ten(unlabelled)}; add or remove them")
     frame = pd.DataFrame({"path": paths, "label": [labels[path] for path in paths]})
     frame.attrs["name"] = str(keys)  # in messages
     return frame
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines of a text file, but for empty ones."""
+    """The lines of a text file, without empty ones."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}); is this the folder of Clothing1M?") from error
     if not any(lines):
-        raise InputError(f"{file} is empty")
+        raise InputError(f"{file} is empty; copy it again")
     return [line for line in lines if line]

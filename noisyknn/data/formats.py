@@ -1,6 +1,6 @@
-"""CSV and Parquet, read and written so that no cell changes on its way through.
+"""Read and write CSV and Parquet without changing a cell.
 
-A CSV column becomes numbers only if these give back every cell letter for letter; otherwise it stays text. Parquet
+A CSV column becomes numbers only if these reproduce every cell letter for letter; otherwise it stays text. Parquet
 keeps its types.
 """
 
@@ -31,22 +31,24 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def parse_parquet(raw: bytes, name: str) -> tuple[pa.Table, pd.DataFrame]:
-    """The table in a Parquet file, and the same in pandas; raises InputError for another or a damaged file.
+    """The table in a Parquet file, in Arrow and in pandas; raises InputError for another or a damaged file.
 
-    What pandas stored as an index is a column, as it is to every other reader.
+    An index that pandas stored becomes a column, as in every other reader.
     """
     if raw[:4] != PARQUET_MAGIC:
-        raise InputError(f"{name} is not a Parquet file; a CSV needs the ending .csv or `table_format` csv")
+        raise InputError(
+            f"{name} is not a Parquet file; if it is a CSV, end its name in .csv or add `table_format` csv"
+        )
     try:
         table = pq.ParquetFile(pa.BufferReader(raw)).read()
         table.validate(full=True)
         return table, as_frame(table)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{name} is damaged or cut short, copy or make it again: {error}") from error
+        raise InputError(f"{name} is damaged or cut short ({error}); copy or make it again") from error
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
-    """A table in pandas, each column of its own Arrow type."""
+    """A table in pandas, with Arrow types."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return without_views(frame)
 
@@ -60,13 +62,13 @@ def parse_csv(raw: bytes, name: str) -> pd.DataFrame:
     if len(header) == 1:
         for separator, word in _SEPARATORS.items():
             if separator in header[0]:
-                raise InputError(f"{name} has {word} between its cells; noisyknn reads commas, save it with these")
+                raise InputError(f"{name} has {word} between its cells; save it with commas")
     ragged = [f"row {i} has {len(row)}" for i, row in enumerate(body, 1) if len(row) != len(header)]
     if ragged:
         raise InputError(
             f"{name}: {counted(len(ragged), 'row does', 'rows do')} not have the {len(header)} cells of the header "
             f"({first_ten(ragged)}); "
-            "a cell with a comma in it needs quotes"
+            "put quotes around cells that contain a comma"
         )
     columns = [[row[i] for row in body] for i in range(len(header))]
     return pd.DataFrame({i: _typed(cells) for i, cells in enumerate(columns)}).set_axis(header, axis=1)
@@ -74,7 +76,7 @@ def parse_csv(raw: bytes, name: str) -> pd.DataFrame:
 
 def _decode(raw: bytes, name: str) -> str:
     try:
-        text = raw.decode("utf-8-sig")  # a byte order mark, if any, is not part of the first column's name
+        text = raw.decode("utf-8-sig")  # drop a byte order mark, if any
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(
@@ -83,15 +85,15 @@ def _decode(raw: bytes, name: str) -> str:
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{name}, line {line}: a NUL byte; the file is damaged, binary, or UTF-16 and not UTF-8")
+        raise InputError(f"{name}, line {line}: a NUL byte; the file is damaged, binary or UTF-16; give a CSV in UTF-8")
     return text
 
 
 def _csv_rows(text: str, name: str) -> list[list[str]]:
-    """All rows that are not blank lines."""
+    """All rows but blank lines."""
     rows: list[list[str]] = []
     begin = 1
-    limit = csv.field_size_limit(sys.maxsize)  # else cells of more than 128 KiB would be refused
+    limit = csv.field_size_limit(sys.maxsize)  # the default refuses cells above 128 KiB
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         for row in reader:
@@ -100,7 +102,7 @@ def _csv_rows(text: str, name: str) -> list[list[str]]:
             begin = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"{name}: the row that begins in line {begin} is not valid CSV ({error}); is a quote left open?"
+            f"{name}: the row that starts in line {begin} is not valid CSV ({error}); close any open quote"
         ) from error
     finally:
         csv.field_size_limit(limit)
@@ -108,7 +110,7 @@ def _csv_rows(text: str, name: str) -> list[list[str]]:
 
 
 def _typed(cells: list[str]) -> pd.Series:
-    """A CSV's column as integers or floats where that can be written back letter for letter, else as text."""
+    """A CSV column as integers or floats if these reproduce it letter for letter, else as text."""
     filled = [cell for cell in cells if cell]
     if filled and all(_INTEGER.fullmatch(cell) and -(2**63) <= int(cell) < 2**63 for cell in filled):
         whole = [int(cell) if cell else pd.NA for cell in cells]
@@ -119,28 +121,28 @@ def _typed(cells: list[str]) -> pd.Series:
 
 
 def without_views(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with plain text and bytes instead of Arrow's views of them, which Arrow cannot filter.
+    """`frame` with plain text and bytes in place of Arrow's views of them, which Arrow cannot filter.
 
-    A frame without views comes back as it is.
+    A frame without views is returned unchanged.
     """
     plain = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
     arrow = {name: str(dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.ArrowDtype)}
     views = [name for name, kind in arrow.items() if kind in plain]
     frame = frame.copy(deep=False) if views else frame
-    for name in views:  # by Arrow itself: pandas cannot convert them
+    for name in views:  # with Arrow: pandas cannot convert them
         frame[name] = pd.arrays.ArrowExtensionArray(pa.array(frame[name]).cast(plain[arrow[name]]))
     return frame
 
 
 def write_parquet(table: pd.DataFrame | pa.Table, file: BinaryIO) -> None:
-    """Write `table` as Parquet; raises InputError where a column has no type that Parquet knows."""
+    """Write `table` as Parquet; raises InputError for a column without a Parquet type."""
     if isinstance(table, pd.DataFrame):
         arrow_types = any(isinstance(dtype, pd.ArrowDtype) for dtype in table.dtypes)
         try:
             table = pa.Table.from_pandas(table, preserve_index=False)  # CSV does not keep an index either
         except (pa.ArrowException, TypeError, ValueError) as error:
-            raise InputError(f"the table cannot be stored as Parquet, write CSV instead: {error}") from error
-        if arrow_types:  # pandas writes names of Arrow types that it cannot read again
+            raise InputError(f"the table cannot be stored as Parquet ({error}); write CSV instead") from error
+        if arrow_types:  # pandas cannot read the names that it gives Arrow types
             table = table.replace_schema_metadata(None)
     pq.write_table(table, file)
 
@@ -150,7 +152,7 @@ def write_csv(table: pd.DataFrame | pa.Table, file: BinaryIO) -> None:
     frame = table if isinstance(table, pd.DataFrame) else as_frame(table)
     texts = [frame.columns, *(column for _, column in frame.select_dtypes(exclude="number").items())]
     bare_return = any(isinstance(cell, str) and "\r" in cell for column in texts for cell in column)
-    # Python before 3.13 leaves a lone \r without quotes, which every reader takes for the end of a row
+    # Python before 3.13 does not quote a lone \r, and every reader ends a row there
     quoting: Literal[0, 1] = csv.QUOTE_ALL if bare_return else csv.QUOTE_MINIMAL
-    text = codecs.getwriter("utf-8")(file)  # pandas' own wrapper would close the file when writing fails
+    text = codecs.getwriter("utf-8")(file)  # pandas would close the file if writing fails
     frame.to_csv(text, index=False, lineterminator="\n", quoting=quoting)

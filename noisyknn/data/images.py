@@ -1,7 +1,7 @@
-"""Image files: look at their headers, decode them into squares of RGB.
+"""Image files: read their headers and decode them into RGB squares.
 
-Files are untrusted. Any fault becomes an UnreadableImageError with a short reason. Nothing is decoded before its header
-shows an acceptable size.
+Files are untrusted. Any fault becomes an UnreadableImageError with a short reason. No image is decoded before its
+header shows an acceptable size.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from noisyknn.errors import InputError, counted, first_ten, shortened
 
 Fit = Literal["squash", "crop"]
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # rasters only: Pillow runs other programs for EPS
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # rasters only: for EPS, Pillow runs other programs
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
-_SMALL = 256 * 256  # pixels up to which typical_size decodes an image to see whether it is grey
-_LARGE = 16 * 2**20  # pixels above which images are decoded one at a time, to bound memory
-_REDUCING_GAP = 2  # cheap first reductions leave an image at least this many times larger than asked
+_SMALL = 256 * 256  # typical_size decodes images up to this size, to see whether they are grey
+_LARGE = 16 * 2**20  # larger images are decoded one at a time, to bound memory
+_REDUCING_GAP = 2  # a cheap first reduction leaves at least this many times the target size
 
 _one_large_image = threading.Lock()
 
@@ -36,14 +36,14 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class UnreadableImageError(ValueError):
-    """One image that cannot be decoded; the message is the reason in a few words, without the path."""
+    """An image cannot be decoded; the message is a short reason, without the path."""
 
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Silence Pillow's warnings about odd files.
 
-    Warning filters belong to the whole process: use this once around all threads that decode, not in each.
+    Warning filters belong to the whole process: use this once, around all decoding threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -59,22 +59,22 @@ def some_unreadable(number: int) -> str:
 
 def nothing_readable(total: int, failures: Sequence[str]) -> InputError:
     """The error that none of `total` images can be read; `failures` are ``path: reason``."""
-    return InputError(f"none of the {total:,} images could be read ({first_ten(failures)}); is `images` right?")
+    return InputError(f"none of the {total:,} images could be read ({first_ten(failures)}); check `images`")
 
 
 def evenly_spread(total: int, sample: int) -> npt.NDArray[np.int64]:
-    """At most `sample` distinct indices in ascending order, spread evenly from 0 to ``total - 1``."""
+    """At most `sample` distinct, ascending indices, spread evenly from 0 to ``total - 1``."""
     return np.linspace(0, total - 1, min(sample, total)).astype(np.int64)
 
 
 def decode(path: Path, size: int, fit: Fit) -> npt.NDArray[np.uint8]:
-    """The first frame of an image file, upright, in RGB on white, (size, size, 3).
+    """The first frame of an image file, upright, in RGB on white: (size, size, 3).
 
     ``squash`` squeezes an oblong image whole, ``crop`` keeps its centre square. An RGB image of `size` by `size` pixels
     keeps every bit. Raises UnreadableImageError for a file that cannot be decoded. Pillow may warn: see `quiet_pillow`.
     """
     with _opened(path) as image:
-        # a JPEG decodes to a half, a quarter or an eighth in less time; a progressive one is still held whole
+        # a JPEG decodes faster to a half, a quarter or an eighth; a progressive one still needs memory for the whole
         whole = image.width * image.height if "progressive" in image.info else 0
         image.draft(None, (size * _REDUCING_GAP, size * _REDUCING_GAP))
         large = max(whole, image.width * image.height) > _LARGE
@@ -96,10 +96,10 @@ def _squared(image: ImageFile.ImageFile, size: int, fit: Fit) -> Image.Image:
 
 
 def typical_size(paths: Sequence[Path], sample: int = 256) -> tuple[int, bool]:
-    """Median short edge in pixels of an even sample of the readable images, and whether all of the sample are grey.
+    """Median short edge, in pixels, of an even sample of the readable images, and whether all of the sample are grey.
 
-    Only headers are read, except that small colour images are decoded to see whether their channels differ; large ones
-    count as coloured. Raises InputError where no image at all can be read.
+    Only headers are read, but small colour images are decoded to see whether their channels differ; large ones count as
+    coloured. Raises InputError if no image at all is readable.
     """
     failures: dict[Path, str] = {}
     with quiet_pillow():
@@ -113,7 +113,7 @@ def typical_size(paths: Sequence[Path], sample: int = 256) -> tuple[int, bool]:
 
 
 def _glance(path: Path, failures: dict[Path, str]) -> tuple[int, bool] | None:
-    """Short edge in pixels, and whether the image is grey as far as that is cheap to know; None for a failure."""
+    """Short edge in pixels, and whether the image is grey if that is cheap to check; None after a failure."""
     try:
         with _opened(path) as image:
             edge = min(image.size)
@@ -130,7 +130,7 @@ def _glance(path: Path, failures: dict[Path, str]) -> tuple[int, bool] | None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """An image whose header shows an acceptable size; every failure inside becomes an UnreadableImageError."""
+    """An image with an acceptable size in its header; every failure inside becomes an UnreadableImageError."""
     try:
         _check_file(path)
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
@@ -140,18 +140,18 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             yield image
     except UnreadableImageError:
         raise
-    except Exception as error:  # damaged files make Pillow's plug-ins raise nearly anything
+    except Exception as error:  # damaged files make Pillow's plug-ins raise almost anything
         raise UnreadableImageError(_reason(error)) from error
 
 
 def _check_file(path: Path) -> None:
     try:
         status = path.stat()
-    except ValueError as error:  # a NUL byte, or letters that the file system cannot spell
+    except ValueError as error:  # a NUL byte, or letters that the file system lacks
         raise UnreadableImageError("no file can have this name") from error
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError("a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
         raise UnreadableImageError("not a regular file")
     if status.st_size == 0:
         raise UnreadableImageError("zero bytes")
@@ -171,7 +171,7 @@ def _reason(error: Exception) -> str:
             errno.ENOTDIR: "no such file",
             errno.EACCES: "no permission to read it",
             errno.EPERM: "no permission to read it",
-            errno.EINVAL: "truncated or damaged",  # its header points to before its beginning
+            errno.EINVAL: "truncated or damaged",  # its header points before its start
         }
         return known.get(error.errno, str(error.strerror).lower())
     return "truncated or damaged"
@@ -183,7 +183,7 @@ def _too_many(pixels: int | None) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """An image as RGB, grey (L) or, where it has transparency, RGBA, 8 bits each: modes that Pillow resizes well."""
+    """An image as RGB, grey (L) or, with transparency, RGBA, 8 bits each: modes that Pillow resizes well."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_scaled_greys(image))
     mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "L" else "RGB"
@@ -191,7 +191,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB of what `_eight_bits` gives; on black, Pillow's choice, black glyphs on a transparent ground would vanish."""
+    """The RGB of an image from `_eight_bits`; on Pillow's black, black glyphs with transparency would vanish."""
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -200,13 +200,13 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _scaled_greys(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Greys of 16 or 32 bits, (H, W), scaled to 0..255; Pillow's own conversion clips them.
 
-    Greys of 16 bits reach to 65,535. Those of 32 bits do not say: they are taken to reach to 1 (floats only), 255 or
-    65,535, the first that holds them all, so that most images of a set are scaled alike. Values that fit none are
-    stretched from their least to their largest.
+    Greys of 16 bits have a white of 65,535. Greys of 32 bits do not name theirs: it is taken as 1 (floats only), 255 or
+    65,535, the first that no value exceeds, so that most images of a set scale alike. Values that fit none are
+    stretched from their smallest to their largest.
     """
     values = np.asarray(image).astype(np.float32)
     low, high = 0.0, 65_535.0
-    # older Pillow opens the 16 bits of PNG and PPM as 32
+    # older Pillow opens 16-bit PNG and PPM as 32 bits
     if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)

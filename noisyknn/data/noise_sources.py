@@ -1,4 +1,4 @@
-"""Where noise comes from: the maps of the literature by name, and maps and matrices from files."""
+"""Sources of noise: the maps of the literature by name, and maps and matrices from files."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ CIFAR100_SUPERCLASSES = {
     "vehicles 1": "bicycle bus motorcycle pickup_truck train",
     "vehicles 2": "lawn_mower rocket streetcar tank tractor",
 }
-"""The 20 superclasses of CIFAR-100 and the fine classes of each, alphabetically."""
+"""The 20 superclasses of CIFAR-100 with the fine classes of each, alphabetically."""
 
 CIFAR100_CLASSES = tuple(sorted(" ".join(CIFAR100_SUPERCLASSES.values()).split()))
 """The 100 fine classes in the order of their indices."""
@@ -62,16 +62,16 @@ _NAMED_MAPS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         {a: b for fine in CIFAR100_SUPERCLASSES.values() for a, b in _cycle(fine.split()).items()},
     ),
 }
-"""Name of a map: the class names in the order of their indices, and the map between names."""
+"""Map name to the class names in the order of their indices, and the map between them."""
 
 NAMED_MAPS = tuple(_NAMED_MAPS)
 
 
 def read_map(source: str, classes: Sequence[Label], where: str | None = None) -> dict[Label, Label]:
-    """The named map `source`, or the one in the file `source`: which class asymmetric noise turns into which.
+    """The map of asymmetric noise, class to class: `source` is a name or a file.
 
     A file is a JSON object or a CSV with the columns ``from`` and ``to``. A named map fits a table of class names or of
-    indices; messages call it `where`. Raises InputError where the file cannot be read, names a class twice, or names
+    indices. Messages call the map `where`. Raises InputError if the file cannot be read, names a class twice, or names
     one that is not in `classes`.
     """
     where = where or f"`map` {source}"
@@ -91,22 +91,22 @@ def read_map(source: str, classes: Sequence[Label], where: str | None = None) ->
 
 def _read_pairs(path: Path) -> list[tuple[object, object]]:
     if not path.exists():
-        raise InputError(f"`map` {path}: no such file; a map is a file or one of {', '.join(NAMED_MAPS)}")
+        raise InputError(f"`map` {path}: no such file; name a file or one of {', '.join(NAMED_MAPS)}")
     if path.suffix.lower() == ".json":
         return _read_json_pairs(path)
     frame = read_table(path, chosen_format="csv").frame
     if list(frame.columns) != ["from", "to"]:
-        raise InputError(f"{path}: the columns of a map are from,to; this file has {first_ten(list(frame.columns))}")
+        raise InputError(f"{path} has the columns {first_ten(list(frame.columns))}; a map needs from,to")
     incomplete = (frame.isna() | (frame.astype(str) == "")).any(axis=1)
     if rows := [row for row, yes in enumerate(incomplete.tolist(), 1) if yes]:
-        raise InputError(f"{path}: rows without a class on one side: {first_ten(rows)}")
+        raise InputError(f"{path}: rows without a class on one side: {first_ten(rows)}; fill or remove them")
     return list(frame.itertuples(index=False, name=None))
 
 
 def _read_json_pairs(path: Path) -> list[tuple[object, object]]:
     wanted = f'{path}: a map is one JSON object from class to class, such as {{"cat": "dog"}}'
     try:
-        # as pairs, since a dict would hide that a class is named twice
+        # as pairs: a dict would hide a class that is named twice
         pairs = json.loads(path.read_bytes(), object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON or bad UTF-8
         raise InputError(f"{wanted} ({error})") from error
@@ -120,7 +120,7 @@ def _read_json_pairs(path: Path) -> list[tuple[object, object]]:
 def read_matrix(path: Path, classes: Sequence[Label]) -> npt.NDArray[np.float64]:
     """A transition matrix (C, C) in the order of `classes`, from a CSV with class names as header and first column.
 
-    Raises InputError, naming the row, for other classes than `classes`, a cell that is no probability, or a row that
+    Raises InputError, naming the row, for classes other than `classes`, a cell that is not a probability, or a row that
     does not sum to 1 (within 1e-6).
     """
     frame = read_table(path, chosen_format="csv").frame
@@ -132,7 +132,7 @@ def read_matrix(path: Path, classes: Sequence[Label]) -> npt.NDArray[np.float64]
         _check_known(names, texts, where)
         _check_once(names, where)
         if missing := [text for text in texts if text not in names]:
-            raise InputError(f"{where}: classes of the table are missing: {first_ten(missing)}")
+            raise InputError(f"{where} lacks classes of the table: {first_ten(missing)}; add them")
     cells = zip(*(frame.iloc[:, c].tolist() for c in range(1, frame.shape[1])), strict=True)
     values = {
         name: _probabilities(list(row), f"{path}, row {quoted(name)}") for name, row in zip(rows, cells, strict=True)
@@ -145,19 +145,19 @@ def _probabilities(cells: Sequence[object], where: str) -> list[float]:
     try:
         values = [float(str(cell)) for cell in cells]
     except ValueError as error:
-        raise InputError(f"{where}: {shortened(str(error))}; every cell is a probability") from error
+        raise InputError(f"{where}: {shortened(str(error))}; write a probability in every cell") from error
     if wrong := [value for value in values if not 0 <= value <= 1]:
-        raise InputError(f"{where}: {first_ten(wrong)} is not a probability (0 to 1)")
+        raise InputError(f"{where}: {first_ten(wrong)} is not a probability (0 to 1); correct it")
     if abs(sum(values) - 1) > 1e-6:
-        raise InputError(f"{where} sums to {sum(values):.9g}, not to 1")
+        raise InputError(f"{where} sums to {sum(values):.9g}; make it sum to 1")
     return values
 
 
 def _check_known(names: Sequence[str], classes: Container[str], where: str) -> None:
     if unknown := sorted({name for name in names if name not in classes}):
-        raise InputError(f"{where} names classes that the table does not have: {first_ten(unknown)}")
+        raise InputError(f"{where} names classes that the table lacks: {first_ten(unknown)}; remove or correct them")
 
 
 def _check_once(names: Sequence[str], where: str) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(f"{where} names classes twice: {first_ten(twice)}")
+        raise InputError(f"{where} names classes twice: {first_ten(twice)}; keep one of each")

@@ -1,4 +1,4 @@
-"""All images of a run, decoded once into one array: in memory where they fit, else in a memory-mapped file."""
+"""All images of a run, decoded once into one array: in memory if they fit, else in a memory-mapped file."""
 
 import contextlib
 import functools
@@ -22,33 +22,33 @@ from noisyknn.errors import MachineError, shortened
 FILE_NAME = "images.u8"
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
-_ROWS_PER_TASK = 32  # few enough for a smooth progress bar, enough that handing out tasks costs nothing
+_ROWS_PER_TASK = 32  # few enough for a smooth progress bar, many enough to make tasks cheap
 _GPU_SHARE = 0.6  # of a GPU's free memory; the rest is for the network
 _STATISTICS_SAMPLE = 4096
-_LEAST_STD = 1e-3  # blank images must not be divided by zero
+_LEAST_STD = 1e-3  # avoids a division by zero for blank images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageStore:
-    """N decoded images of S x S pixels, row for row those of the table."""
+    """N decoded images of S x S pixels, in the order of the table's rows."""
 
     images: npt.NDArray[np.uint8]
-    """(N, S, S, 3) RGB; zeros where an image could not be read."""
+    """(N, S, S, 3) RGB; zeros for an unreadable image."""
     readable: npt.NDArray[np.bool_]
-    """(N,) whether each image could be read."""
+    """(N,) whether each image is readable."""
     reasons: dict[int, str]
-    """Why not, by row (counted from 0), in ascending order."""
+    """Reason by unreadable row (counted from 0), in ascending order."""
     digests: npt.NDArray[np.int64]
-    """(N,) the same number for images of the same pixels; 0 where an image could not be read."""
+    """(N,) a hash of the pixels, equal for equal images; 0 for an unreadable one."""
 
     def tensor(self, device: torch.device) -> torch.Tensor:
-        """The images (N, S, S, 3) uint8, on `device` if that is a GPU with room for them, else in host memory.
+        """The images (N, S, S, 3) uint8, on `device` if it is a GPU with enough memory, else in host memory.
 
-        In host memory it is a view of the store, not a copy; callers then move each batch.
+        In host memory they are a view of the store; callers then move each batch.
         """
         host = torch.from_numpy(self.images)
         if device.type == "cuda":
-            # what an earlier run in this process used is free, though torch keeps it
+            # torch keeps the memory of an earlier run in this process, but it is free
             kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             if self.images.nbytes <= _GPU_SHARE * (torch.cuda.mem_get_info(device)[0] + kept):
                 return host.to(device)
@@ -60,7 +60,7 @@ class ImageStore:
         return isinstance(self.images, np.memmap)
 
     def read_ahead(self, rows: npt.NDArray[np.int64]) -> None:
-        """Ask the system to read the images of `rows` (B,), which must be `on_disk`, without waiting for them."""
+        """Ask the system to read the images of `rows` (B,), without waiting; the store must be `on_disk`."""
         mapping: Any = self.images.base
         size = self.images[0].nbytes
         for start in (rows * size).tolist():
@@ -68,9 +68,9 @@ class ImageStore:
             mapping.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
     def mean_std(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Mean and standard deviation of each channel, (3,) and (3,), of pixel values from 0 to 1.
+        """Mean (3,) and standard deviation (3,) of each channel, for pixel values from 0 to 1.
 
-        Over the images of `rows`, which are readable, or an even sample of 4096 of them.
+        They cover the images of `rows`, which must be readable, or an even sample of 4096 of them.
         """
         counts = np.zeros((3, 256), dtype=np.int64)
         for row in rows[evenly_spread(len(rows), _STATISTICS_SAMPLE)]:
@@ -94,10 +94,10 @@ def decode_all(
     """Decode N images, each once, into a store of `size` x `size` pixels.
 
     This thread calls `advance` with the number of images done since its last call. `workers` threads decode, by default
-    one per usable core. Above `memory_limit` bytes, by default half of what is available, the images lie in the file
+    one per usable core. Above `memory_limit` bytes, by default half of the available memory, the images lie in the file
     ``images.u8`` of `folder`.
 
-    Raises InputError where no image can be read, MachineError where the file cannot be made.
+    Raises InputError if no image can be read, MachineError if the file cannot be made.
     """
     images = _allocate((len(paths), size, size, 3), folder, memory_limit)
     digests = np.zeros(len(paths), dtype=np.int64)
@@ -111,7 +111,7 @@ def decode_all(
                 if advance is not None:
                     advance(len(rows))
         finally:
-            pool.shutdown(cancel_futures=True)  # so that Ctrl-C waits for no more than the images at hand
+            pool.shutdown(cancel_futures=True)  # Ctrl-C waits only for images in progress
     if len(reasons) == len(paths):
         raise nothing_readable(len(paths), [f"{shortened(str(paths[row]))}: {why}" for row, why in reasons.items()])
     readable = np.ones(len(paths), dtype=np.bool_)
@@ -122,12 +122,12 @@ def decode_all(
 def _decode_rows(
     images: npt.NDArray[np.uint8], digests: npt.NDArray[np.int64], paths: Sequence[Path], fit: Fit, rows: range
 ) -> dict[int, str]:
-    """Fill `rows` of `images` (N, S, S, 3) and `digests` (N,); returns why some cannot be read, by row."""
+    """Fill `rows` of `images` (N, S, S, 3) and `digests` (N,); returns a reason by unreadable row."""
     failed = {}
     for row in rows:
         try:
             images[row] = decode(paths[row], images.shape[1], fit)
-            # of hashlib's digests the fastest where the processor has instructions for it, as most have
+            # the fastest digest of hashlib on processors with instructions for it, as most have
             digest = hashlib.sha1(images[row].data, usedforsecurity=False).digest()
             digests[row] = int.from_bytes(digest[:8], "big", signed=True)
         except UnreadableImageError as error:
@@ -147,7 +147,7 @@ def _allocate(shape: tuple[int, int, int, int], folder: Path, memory_limit: int 
         return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
     except OSError as error:
         with contextlib.suppress(OSError):
-            path.unlink()  # what could be taken of a full disk
+            path.unlink()  # frees a full disk
         raise MachineError(
             f"{path} cannot be made: {str(error.strerror).lower()}; {shape[0]:,} images of {shape[1]} x {shape[2]} "
             f"pixels need {size / 1e9:.1f} GB there; free some space or choose a smaller `image_size`"
@@ -155,7 +155,7 @@ def _allocate(shape: tuple[int, int, int, int], folder: Path, memory_limit: int 
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Give a file its size with all its blocks: a disk that fills up under a mapped file kills the process."""
+    """Allocate all blocks of a file: if the disk filled up under a mapped file, the process would die."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:  # macOS
@@ -163,7 +163,7 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that can be used without swapping: those of the machine, or of the container if it allows fewer."""
+    """Bytes available without swapping, on the machine or, if fewer, in the container."""
     try:
         fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
         machine = int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,6 +1,6 @@
-"""Tables of labels: reading and checking them, finding their columns, writing them back whole.
+"""Tables of labels: read and check them, find their columns, write them back whole.
 
-Rows are counted from 1, the first one below the header; blank lines of a CSV do not count.
+Rows count from 1, the first below the header; blank lines of a CSV do not count.
 """
 
 import os
@@ -34,23 +34,23 @@ Label = str | int | float | bool
 PATH_COLUMNS = ("path", "filename", "file", "image")
 LABEL_COLUMNS = ("noisy_label", "given_label", "label")
 _WHOLE_NUMBER = re.compile(r"(-?)0*(0|[1-9][0-9]*)(?:\.0*)?")
-MISSING_TEXT = ("nan", "<na>")  # how pandas and numpy print a missing value; "none" and "NA" may be real classes
+MISSING_TEXT = ("nan", "<na>")  # as pandas and numpy print them; "none" and "NA" may be real classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table as it was read."""
+    """A table as read."""
 
     frame: pd.DataFrame
     name: str
-    """What messages call it: its path, or ``standard input``."""
+    """Its name in messages: its path, or ``standard input``."""
     typed: bool
-    """Whether the source knows types (Parquet, DataFrame), or all was text (CSV)."""
+    """Whether the source has types (Parquet, DataFrame) or only text (CSV)."""
     arrow: pa.Table | None = None
-    """What a Parquet file holds; `frame` shows it in pandas."""
+    """The content of a Parquet file, which `frame` has in pandas; None for other sources."""
 
     def with_columns(self, columns: pd.DataFrame) -> pd.DataFrame | pa.Table:
-        """The table as it was read, followed by these columns."""
+        """The table as read, followed by these columns."""
         if self.arrow is None:
             return self.frame.assign(**{str(name): cells for name, cells in columns.items()})
         arrow = self.arrow
@@ -61,7 +61,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """A table whose paths and labels are found and checked: N rows, one per image, and C classes."""
+    """A table with checked paths and labels: N rows, one per image, and C classes."""
 
     table: Table
     path_column: str
@@ -69,20 +69,20 @@ class LabelTable:
     paths: list[str]
     """N paths of images, as the table gives them."""
     classes: list[Label]
-    """C distinct labels in ascending order: the class of index c is ``classes[c]``."""
+    """C distinct labels in ascending order; the class with index c is ``classes[c]``."""
     given_labels: npt.NDArray[np.int64]
-    """(N,) class index of each row's given label; -1 where the row has none."""
+    """(N,) class index of each given label; -1 for none."""
 
     def as_column(self, labels: npt.NDArray[np.int64]) -> pd.Series:
-        """Class indices (N,) as a column of the type of the given labels; a row of -1 keeps its cell."""
+        """Class indices (N,) as a column with the type of the given labels; -1 keeps the cell."""
         return relabel(self.table.frame[self.label_column], self.given_labels, labels)
 
 
 def relabel(column: pd.Series, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> pd.Series:
-    """The cells of `column` (N,), of classes `before` (N,), changed to the classes `after` (N,).
+    """`column` (N,) with its cells changed from the classes `before` (N,) to the classes `after` (N,).
 
-    A changed cell is a copy of the first cell of its new class, so type and spelling stay. A class of -1 in `after`
-    keeps the cell; every other one must occur in `before`.
+    A changed cell copies the first cell of its new class, so type and spelling stay. -1 in `after` keeps the cell;
+    every other class must occur in `before`.
     """
     present, first_row = np.unique(before, return_index=True)
     kept = (after == before) | (after < 0)
@@ -91,18 +91,18 @@ def relabel(column: pd.Series, before: npt.NDArray[np.int64], after: npt.NDArray
 
 
 def label_text(label: object) -> str:
-    """A label as text, the same for labels of the same value: ``3``, ``3.0`` and ``"3"`` all give ``"3"``."""
+    """A label as text, equal for equal values: ``3``, ``3.0`` and ``"3"`` all give ``"3"``."""
     text = str(label).strip()
     number = _WHOLE_NUMBER.fullmatch(text)
     return number[1] + number[2] if number else text
 
 
 def format_of(path: Path, chosen: Format | None, option: str) -> Format:
-    """The format by the file's ending, else `chosen`; raises UsageError without either."""
+    """The format by the ending of the file, else `chosen`; raises UsageError without both."""
     by_ending: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
     found = by_ending.get(path.suffix.lower(), chosen)
     if found is None:
-        raise UsageError(f"{option} {path}: the ending does not tell the format; add `table_format` csv or parquet")
+        raise UsageError(f"{option} {path}: the ending shows no known format; add `table_format` csv or parquet")
     return found
 
 
@@ -110,7 +110,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
     """Read a CSV or Parquet file, a binary stream or a DataFrame.
 
     Messages call a DataFrame by its ``attrs["name"]``. A stream that begins with Parquet's magic bytes is Parquet.
-    Raises InputError for what cannot be read.
+    Raises InputError for a source that cannot be read.
     """
     if isinstance(source, pd.DataFrame):
         table = Table(frame=without_views(source), name=str(source.attrs.get("name", "the DataFrame")), typed=True)
@@ -120,7 +120,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
     else:
         raw = source.read()
         if not raw:
-            raise InputError("standard input is empty; did the command before the pipe fail?")
+            raise InputError("standard input is empty; check the command before the pipe")
         table = _parse(raw, "standard input", "parquet" if raw[:4] == PARQUET_MAGIC else (chosen_format or "csv"))
     columns = table.frame.columns
     if duplicated := sorted({repr(c) for c in columns[columns.duplicated()]}):
@@ -128,7 +128,7 @@ def read_table(source: Path | BinaryIO | pd.DataFrame, *, chosen_format: Format 
             f"{table.name}: several columns have the same name: {first_ten(duplicated)}; rename all but one"
         )
     if table.frame.empty:
-        raise InputError(f"{table.name} has no rows")
+        raise InputError(f"{table.name} has no rows; give a table with data")
     return table
 
 
@@ -136,13 +136,13 @@ def _read_file(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file; name another") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a CSV or Parquet file") from None
+        raise InputError(f"{path} is a folder; name a CSV or Parquet file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not raw:
-        raise InputError(f"{path} is empty (zero bytes)")
+        raise InputError(f"{path} is empty (zero bytes); copy or make it again")
     return raw
 
 
@@ -154,7 +154,7 @@ def _parse(raw: bytes, name: str, chosen: Format) -> Table:
 
 
 def find_column(table: Table, candidates: Sequence[str], chosen: str | None, option: str) -> str:
-    """The column `chosen`, or the first of `candidates` that the table has; raises InputError with the cure."""
+    """The column `chosen`, or the first of `candidates` in the table; raises InputError with the cure."""
     columns = list(table.frame.columns)
     for candidate in candidates if chosen is None else [chosen]:
         if candidate in columns:
@@ -219,16 +219,16 @@ def _is_path(cell: object) -> bool:
 
 
 def _plain_cells(column: pd.Series) -> list[object]:
-    """The cells as Python's own values, None where pandas calls one missing."""
+    """The cells as plain Python values; None for a missing one."""
     missing = column.isna().tolist()
     cells = (cell.item() if isinstance(cell, np.number | np.bool_) else cell for cell in column.tolist())
     return [None if gone else cell for cell, gone in zip(cells, missing, strict=True)]
 
 
 def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[np.int64]]:
-    """Distinct labels in ascending order, and each row's index (N,) into them, -1 where there is no label.
+    """Distinct labels in ascending order, and the index (N,) of each row's label; -1 without a label.
 
-    Raises InputError for labels that are neither all text nor all whole numbers, or one class spelled in two ways.
+    Raises InputError for labels that are neither all text nor all whole numbers, or a class with two spellings.
     """
     where = f"{table.name}, column {column!r}"
     values = [None if _is_missing(cell) else cell for cell in _plain_cells(table.frame[column])]
@@ -247,7 +247,7 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
             "give every class a name or a number"
         )
     if not kinds:
-        raise InputError(f"{where}: no row has a label")
+        raise InputError(f"{where}: no row has a label; name another column")
     if len(kinds) > 1:
         found = " but ".join(f"row {row} is {kind} ({quoted(values[row - 1])})" for kind, row in kinds.items())
         raise InputError(
@@ -261,24 +261,24 @@ def encode_labels(table: Table, column: str) -> tuple[list[Label], npt.NDArray[n
 
 
 def note_spelled_missing(table: Table, column: str, note: Callable[[str], None]) -> None:
-    """Warn about labels such as ``nan`` that count as missing: one of them might be a class."""
+    """Warn about labels such as ``nan`` that count as missing, as one may be a class."""
     cells = [cell for cell in table.frame[column].tolist() if isinstance(cell, str)]
     spelled = [cell for cell in cells if cell.strip() and _is_missing(cell)]
     if spelled:
         names = first_ten(sorted(set(spelled)))
-        one, many = f"that reads {names} is taken for a missing one", f"that read {names} are taken for missing ones"
+        one, many = f"that reads {names} is treated as missing", f"that read {names} are treated as missing"
         told = counted(len(spelled), f"label {one}", f"labels {many}")
-        note(f"{table.name}, column {column!r}: {told}; a class needs another name")
+        note(f"{table.name}, column {column!r}: {told}; rename it if it is a class")
 
 
 def _is_missing(cell: object) -> bool:
     if isinstance(cell, str):
         return not cell.strip() or cell.strip().lower() in MISSING_TEXT
-    return isinstance(cell, float) and cell != cell  # Arrow tells nan from null
+    return isinstance(cell, float) and cell != cell  # Arrow distinguishes nan from null
 
 
 def _kind(label: Label, typed: bool) -> str | None:
-    """The kind of a label, for messages; None for what cannot be a label."""
+    """The kind of a label, for messages; None if it cannot be a label."""
     if isinstance(label, str):
         return "a number" if not typed and NUMBER.fullmatch(label) else "text"
     if isinstance(label, bool):
@@ -287,23 +287,23 @@ def _kind(label: Label, typed: bool) -> str | None:
 
 
 def _check_spelling(first_row: dict[Label, int], where: str) -> None:
-    """Refuse labels that differ only in blanks or in the spelling of a number: they are one class twice."""
+    """Refuse labels that differ only in blanks or in the spelling of a number: they are the same class."""
     by_meaning: dict[object, str] = {}
     twins: list[str] = []
     for label, row in first_row.items():
         if isinstance(label, str):
-            # not float: it would take large numbers that differ for one
+            # not float, which confuses large numbers
             other = by_meaning.setdefault(Decimal(label) if NUMBER.fullmatch(label) else label.strip(), label)
             if other != label:
                 twins.append(f"{quoted(other)} (row {first_row[other]}) and {quoted(label)} (row {row})")
     if twins:
-        raise InputError(f"{where}: {first_ten(twins)} look like one class spelled in two ways; make them alike")
+        raise InputError(f"{where}: {first_ten(twins)} look like one class with two spellings; make them alike")
 
 
 def write_table(table: pd.DataFrame | pa.Table, out: Path | BinaryIO, *, chosen_format: Format | None = None) -> None:
     """Write a CSV or Parquet file, whole or not at all, or write to a binary stream (CSV by default).
 
-    Raises MachineError where the file cannot be written. A stream's own errors pass through.
+    Raises MachineError if the file cannot be written. Errors of a stream pass through.
     """
     chosen = format_of(out, chosen_format, "`out`") if isinstance(out, Path) else chosen_format
     write = write_parquet if chosen == "parquet" else write_csv

@@ -1,1 +1,1 @@
-"""Measurements of noisyknn itself."""
+"""The paper's tables and figures."""

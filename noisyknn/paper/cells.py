@@ -1,6 +1,6 @@
-"""Cells of the paper's tables, each in a folder of its own.
+"""Cells of the paper's tables, each in its own folder.
 
-The folder has ``settings.json`` from the moment the cell starts and ``cell.json`` once the cell is done.
+The folder gets ``settings.json`` when the cell starts and ``cell.json`` when it is done.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ class Cell:
 
     data_set: str
     noise: str
-    """``symmetric-40``: kind and per cent; AS_GIVEN for labels that are noisy already."""
+    """Kind and per cent, ``symmetric-40``; AS_GIVEN for labels that are already noisy."""
     method: str
     trial: int
     """Seed of the noise and of the training."""
 
     @property
     def name(self) -> str:
-        """Name of its folder and in messages."""
+        """The name of its folder, also in messages."""
         return f"{self.data_set}-{self.noise}-{self.method}-{self.trial}"
 
 
 def cells_of(data_set: str, methods: Sequence[str], noises: Sequence[str], trials: int) -> list[Cell]:
-    """All cells of a table, trial by trial; methods and noises that are named twice count once."""
+    """All cells of a table, trial by trial; a method or noise named twice counts once."""
     return [
         Cell(data_set=data_set, noise=noise, method=method, trial=trial)
         for trial in range(trials)
@@ -48,7 +48,7 @@ def cells_of(data_set: str, methods: Sequence[str], noises: Sequence[str], trial
 
 
 def read_records(out: Path, name: str) -> dict[Path, Record]:
-    """The files of that name in the folders of `out`, by folder; raises InputError for a damaged file."""
+    """The files `name` in the folders of `out`, by folder; raises InputError for a damaged file."""
     records = {}
     for file in out.glob(f"*/{name}"):
         try:
@@ -68,7 +68,7 @@ def check_alike(records: Iterable[tuple[Path, Record]]) -> None:
         place = _order(record)[:-1]
         other, known = first.setdefault(place, (folder, record))
         if found := _differences(known, record):
-            raise UsageError(f"{other} was run with {first_ten(found)}; delete that folder or name another `out`")
+            raise UsageError(f"{other} ran with {first_ten(found)}; delete that folder or name another `out`")
 
 
 def means(records: Iterable[Record], metric: Metric) -> Figures:
@@ -95,7 +95,7 @@ def describe(records: Iterable[Record]) -> str:
 
 
 def as_record(cell: Cell, about: Record) -> dict[str, Any]:
-    """The cell and what it is run with: ``version``, ``data`` and ``settings``."""
+    """The cell with the ``version``, ``data`` and ``settings`` of its run."""
     return {"cell": cell.name, **dataclasses.asdict(cell), **about}
 
 
@@ -104,13 +104,13 @@ def _order(record: Record) -> tuple[Any, ...]:
 
 
 def _used(record: Record) -> dict[str, Any]:
-    """The settings that have an effect on the record's method."""
+    """The settings that affect the record's method."""
     unused = unused_settings(make_config({"method": record["method"]}))
     return {name: value for name, value in record["settings"].items() if name not in unused}
 
 
 def _differences(old: Record, new: Record) -> list[str]:
-    """What sets two trials apart, in words."""
+    """The differences between two trials, in words."""
     found = ["other data"] if old["data"] != new["data"] else []
     if old["version"] != new["version"]:
         found.append(f"noisyknn {old['version']}, not {new['version']}")

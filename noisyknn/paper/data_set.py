@@ -1,4 +1,4 @@
-"""Data of the paper's tables: images to train and to test on, and the noise of the labels."""
+"""Data of the paper's tables: training and test images, and label noise."""
 
 import dataclasses
 import hashlib
@@ -26,24 +26,26 @@ CLOTHING1M = "clothing1m"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Images to train and to test on."""
+    """Training and test images."""
 
     name: str
-    """Its preset in the paper."""
+    """Name of its preset."""
     images: Path
     train: LabelTable
-    """With true labels, to be made noisy, or with labels that are noisy already."""
+    """True labels before noise is added, or labels that are already noisy."""
     test_images: Path
     test: LabelTable
 
     def __post_init__(self) -> None:
-        """Raise InputError for a test class that has no row to train on."""
+        """Raise InputError for a test class without training rows."""
         known = {label_text(label) for label in self.train.classes}
         if strange := [label for label in self.test.classes if label_text(label) not in known]:
-            raise InputError(f"{self.test.table.name} has classes that no row to train on has: {first_ten(strange)}")
+            raise InputError(
+                f"{self.test.table.name} has classes without training rows: {first_ten(strange)}; remove them"
+            )
 
     def digest(self) -> str:
-        """SHA-256 of paths, labels and sizes of the image files; independent of the folders they lie in."""
+        """SHA-256 of the paths, labels and file sizes of the images, whatever their folder."""
         digest = hashlib.sha256()
         for option, folder, table in (
             ("`images`", self.images, self.train),
@@ -70,10 +72,10 @@ def read_data_set(
     label_column: str | None = None,
     rows: int | None = None,
 ) -> DataSet:
-    """Read Clothing1M in `images`, four files and folders, or a data set of torchvision, which is written into `out`.
+    """Read Clothing1M in `images`, four files and folders, or a torchvision data set, which is written into `out`.
 
-    The training set is the first `rows` rows. Raises UsageError for files that do not go together, InputError for
-    tables that do not fit each other.
+    The training set is the first `rows` rows. Raises UsageError for arguments that exclude each other, InputError for
+    tables that do not match.
     """
     if name == CLOTHING1M and images is not None:
         train, test = read_labels(read_part(images, "noisy_train")[:rows]), read_labels(read_part(images, "clean_test"))
@@ -84,7 +86,7 @@ def read_data_set(
         parts = write_parts(name, torchvision, out / "data", observer, download=download)
         (images, labels), (test_images, test_labels) = ((part / "images", part / "labels.csv") for part in parts)
     elif download:
-        raise UsageError("`download` goes with `torchvision`")
+        raise UsageError("`download` needs `torchvision`; add it")
     if images is None or labels is None or test_images is None or test_labels is None:
         raise UsageError("give `images`, `labels`, `test_images` and `test_labels`, or `torchvision`")
     train, test = read_truth(labels, label_column, rows), read_truth(test_labels, label_column, None)
@@ -94,7 +96,7 @@ def read_data_set(
 def with_noise(table: LabelTable, noise: str, map_name: str, seed: int) -> tuple[pd.DataFrame, float]:
     """Paths, noisy and true labels, and the share of wrong labels; `map_name` names the pairs of asymmetric noise.
 
-    Raises UsageError for an unknown noise, InputError for noise that leaves a class a single row.
+    Raises UsageError for an unknown noise, InputError for noise that leaves a class with a single row.
     """
     kind, rate = parse_noise(noise)
     into = read_map(map_name, table.classes, f"`noise` {noise} of {map_name}") if kind == "asymmetric" else None
@@ -111,7 +113,7 @@ def with_noise(table: LabelTable, noise: str, map_name: str, seed: int) -> tuple
 
 
 def parse_noise(noise: str) -> tuple[NoiseName, float]:
-    """Kind and rate of a noise by its name; raises UsageError for any other name."""
+    """Kind and rate of the noise with this name; raises UsageError for an unknown name."""
     parts = re.fullmatch(r"(symmetric|asymmetric)-(100|[1-9]?[0-9])", noise)
     if parts is None:
         raise UsageError(f"`noise` {noise!r} is not of the form symmetric-40 or asymmetric-40, per cent (0 to 100)")
@@ -119,7 +121,7 @@ def parse_noise(noise: str) -> tuple[NoiseName, float]:
 
 
 def read_truth(file: Path, column: str | None, rows: int | None) -> LabelTable:
-    """The table of true labels in `file`, or its first rows; raises InputError for a row without a label."""
+    """The table of true labels in `file`, or its first `rows`; raises InputError for a row without a label."""
     table = read_table(file)
     table = dataclasses.replace(table, frame=table.frame[:rows], arrow=None)
     table.frame.attrs["name"] = table.name

@@ -1,4 +1,4 @@
-"""Draws the paper's figures from their points, with matplotlib."""
+"""Draws the paper's figures with matplotlib."""
 
 import importlib.util
 import warnings
@@ -16,13 +16,13 @@ MARKERS = "osD^vPX*"
 def check_matplotlib() -> None:
     """Raise MachineError if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise MachineError("drawing needs matplotlib: pip install 'noisyknn[bench]'")
+        raise MachineError("figures need matplotlib: pip install 'noisyknn[bench]'")
 
 
 def draw(points: pd.DataFrame, title: str, files: list[Path]) -> None:
     """Draw points (layer, x, y, class) or curves (epoch or episode, curve, accuracy) into `files`, PNG or SVG by name.
 
-    Curves of several methods ("SelKNN, k = 5") take a panel each. Raises MachineError if a file cannot be written.
+    Several methods ("SelKNN, k = 5") get a panel each. Raises MachineError if a file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -36,7 +36,7 @@ def draw(points: pd.DataFrame, title: str, files: list[Path]) -> None:
         fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3 if layers else 1
     )
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a dollar in a name starts no formula
+        text.set_parse_math(False)  # a dollar in a name is not a formula
     figure.suptitle(title, fontsize="medium")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -46,7 +46,7 @@ def draw(points: pd.DataFrame, title: str, files: list[Path]) -> None:
 
 
 def _panels(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The points of each panel by its title: a layer, or the curves of a method beside the network's."""
+    """The points of each panel by its title: a layer, or a method's curves with the network's."""
     if "layer" in points:
         return {str(layer): part for layer, part in points.groupby("layer", sort=False)}
     curves = points["curve"]
@@ -61,7 +61,7 @@ def _panels(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _lines(axes: Any, points: pd.DataFrame) -> None:
-    """A line per curve; the network's is black."""
+    """Draw a line per curve; the network's is black."""
     from matplotlib.ticker import MaxNLocator
 
     steps = points.columns[0]
@@ -75,7 +75,7 @@ def _lines(axes: Any, points: pd.DataFrame) -> None:
 
 
 def _scatter(axes: Any, points: pd.DataFrame) -> None:
-    """A colour per class and, beyond ten classes, a shape too."""
+    """Draw the classes in different colours and, beyond ten, shapes."""
     for number, (name, part) in enumerate(points.groupby("class")):
         label = one_line(str(name))
         label = f" {label}" if label.startswith("_") else label  # matplotlib hides labels that start with an underscore

@@ -1,6 +1,6 @@
-"""Figures 2 to 6 of the paper, from one watched episode or several.
+"""Figures 2 to 6 of the paper, from one or several episodes.
 
-Each function of a figure takes a `Study` and returns its points in long form, one row per point.
+The function of a figure takes a `Study` and returns a table with one row per point.
 """
 
 import copy
@@ -37,7 +37,7 @@ POINTS = 2000
 
 
 def fig2(study: Study) -> pd.DataFrame:
-    """Outputs of three layers after an episode, in two dimensions by scikit-learn's t-SNE: layer, x, y, true class."""
+    """scikit-learn's t-SNE of the outputs of three layers after an episode: layer, x, y, true class."""
     from sklearn.manifold import TSNE
 
     model = study.trainer.train(study.plan(study.given, 1.0, 0)).model
@@ -46,9 +46,7 @@ def fig2(study: Study) -> pd.DataFrame:
     for layer in _three_layers(model):
         features = study.trainer.inspect(_tapped(model, layer))[0].cpu().numpy()[shown]
         if not (features.std(axis=0) > 0).any():
-            raise InputError(
-                f"{layer} gives the same output for all images, so there is nothing to show; are they blank?"
-            )
+            raise InputError(f"{layer} gives the same output for all images; check that they are not blank")
         place = TSNE(random_state=study.trainer.config.seed, init="pca", perplexity=perplexity).fit_transform(features)
         classes = [study.classes[label] for label in study.truth.cpu().numpy()[shown]]
         frames.append(pd.DataFrame({"layer": layer, "x": place[:, 0], "y": place[:, 1], "class": classes}))
@@ -56,7 +54,7 @@ def fig2(study: Study) -> pd.DataFrame:
 
 
 def fig3(study: Study) -> pd.DataFrame:
-    """Accuracy of the labels of the network, IterKNN and SelKNN: epoch, curve, accuracy."""
+    """Accuracy of the labels from the network, IterKNN and SelKNN: epoch, curve, accuracy."""
     given, truth, k = study.given, study.truth, study.trainer.config.k
     everyone = torch.arange(len(truth), device=truth.device)
     generator = torch.Generator().manual_seed(study.trainer.config.seed)
@@ -110,7 +108,7 @@ def fig4(study: Study) -> pd.DataFrame:
 def fig5(study: Study) -> pd.DataFrame:
     """Accuracy of SelKNN and IterKNN with few and many neighbours: epoch, curve, accuracy.
 
-    Numbers of neighbours that are not smaller than the number of voters are left out.
+    Leaves out numbers of neighbours that are not smaller than the number of voters.
     """
     everyone = torch.arange(len(study.truth), device=study.truth.device)
 
@@ -152,7 +150,7 @@ class Kind:
     loss: LossName = "ce"
     """The training loss: plain cross-entropy, except for figure 4, which shows the whole method."""
     uses: frozenset[str] = frozenset()
-    """Those of the options k, every and episodes that have an effect."""
+    """The options among k, every and episodes that have an effect."""
 
 
 FIGURES: Mapping[str, Kind] = {
@@ -183,12 +181,12 @@ def make_figure(
 ) -> None:
     """Train on the images, and write ``NAME.csv``, ``NAME.png`` and ``NAME.svg`` into the folder `out`.
 
-    Raises UsageError for an option that has no effect on the figure, and whatever `clean` raises for its input.
+    Raises UsageError for an option without effect on the figure, and the errors of `clean` for its input.
     """
     kind = FIGURES[name]
     for option, value in (("every", every), ("k", settings.get("k")), ("episodes", settings.get("episodes"))):
         if value is not None and option not in kind.uses:
-            raise UsageError(f"`{option}` does nothing in {name}; remove it")
+            raise UsageError(f"`{option}` has no effect on {name}; remove it")
     check_matplotlib()
     table = read_truth(labels, label_column, rows)
     make_folder("`out`", out)
@@ -206,7 +204,7 @@ def make_figure(
 
 
 def _caption(study: Study, noise: str, kind: Kind) -> str:
-    """What a figure was made with, in words."""
+    """Data and settings of a figure, in words."""
     config = study.trainer.config
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     loss = {"ce": "cross-entropy", "sce": "symmetric cross-entropy"}[config.loss]

@@ -44,7 +44,7 @@ ASYMMETRIC: Mapping[str, Mapping[str, float]] = {
     },
 }  # fmt: skip
 """Settings of the methods' own papers for asymmetric noise on CIFAR-10 (40 and 50 per cent). The last stage starts at
-rate 0.2, whatever the first rate is."""
+rate 0.2, not at the first rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Table:
         return {"data_set": self.data_set, "metric": self.metric, "table": table, "cells": list(self.records)}
 
     def check(self) -> None:
-        """Raise an error that names all cells that failed; its class is theirs if they share one."""
+        """Raise an error that names all failed cells; its class is theirs if they share one."""
         if self.failed:
             told = first_ten([f"{name}: {error}" for name, error in self.failed.items()])
             kinds = {type(error) for error in self.failed.values()}
@@ -92,9 +92,9 @@ def make_table(
     out: Path,
     observer: Observer,
 ) -> Table:
-    """A table of the paper on the images that `source` names (see `read_data_set`), by default whole.
+    """A table of the paper on the images in `source` (see `read_data_set`), by default with all cells.
 
-    Raises UsageError and InputError before the first run for whatever would stop a cell.
+    Before the first run, raises UsageError or InputError for anything that would stop a cell.
     """
     theirs = PRINTED[metric].get(data_set, {})
     if unknown := [method for method in methods or () if method not in METHODS]:
@@ -119,9 +119,9 @@ def make_table(
 def run_cells(
     data: DataSet, cells: Sequence[Cell], settings: Mapping[str, Any], out: Path, observer: Observer
 ) -> tuple[list[Record], dict[str, NoisyKnnError]]:
-    """Run the cells that are not done in the folder `out`; returns all records of the data set, and the failures.
+    """Run the unfinished cells in the folder `out`; returns all records of the data set, and the failures.
 
-    Raises UsageError for a cell that was run with other settings, and whatever would stop a cell, before any run.
+    Before the first run, raises UsageError for a cell that ran with other settings, and any error that would stop one.
     """
     make_folder("`out`", out)
     csv = out / "cells.csv"
@@ -159,7 +159,7 @@ def run_cells(
 def _check_settings(
     data: DataSet, cells: Sequence[Cell], settings: Mapping[str, Any], tests: HeldOut, observer: Observer
 ) -> None:
-    """Raise what would stop a cell, and note settings without effect."""
+    """Raise any error that would stop a cell, and note settings without effect."""
     noted = set()
     for cell in {(cell.method, cell.noise): cell for cell in cells}.values():
         try:
@@ -169,12 +169,12 @@ def _check_settings(
             raise type(error)(f"{cell.method}, {cell.noise}: {error}") from error
         tests.store(config.store_size or config.image_size, config.fit)
         if cell.method not in noted and (unused := sorted(unused_settings(config) & settings.keys())):
-            observer.note(f"without effect on {cell.method}: {first_ten(unused)}")
+            observer.note(f"settings without effect on {cell.method}: {first_ten(unused)}")
         noted.add(cell.method)
 
 
 class _Stages(Silent):
-    """Passes on the stages of a run, but not its notes."""
+    """Passes on the stages of a run but not its notes."""
 
     def __init__(self, observer: Observer) -> None:
         self.start, self.advance = observer.start, observer.advance  # type: ignore[method-assign]
@@ -189,7 +189,7 @@ def _run_cell(
     tests: HeldOut,
     observer: Observer,
 ) -> None:
-    """Run a cell, or finish one that was stopped, and write its ``cell.json``."""
+    """Run or resume a cell, and write its ``cell.json``."""
     started = time.monotonic()
     network, summary_file, run = folder / "network.safetensors", folder / "summary.json", folder / "run"
     resumed = (folder / STARTED).exists()
@@ -219,7 +219,7 @@ def _run_cell(
         "unreadable": summary["status"]["unreadable"],
         "rows": len(frame),
         "seconds": round(time.monotonic() - started, 1),
-        "resumed": resumed,  # then only the seconds since
+        "resumed": resumed,  # if so, seconds count from there
         "config": dataclasses.asdict(config),
     }
     write_json(folder / DONE, {**as_record(cell, about), **figures})

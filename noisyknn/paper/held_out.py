@@ -1,4 +1,4 @@
-"""Test images, and the share of them that a saved network classifies right."""
+"""Test images, and the accuracy of a saved network on them."""
 
 import functools
 import tempfile
@@ -20,9 +20,9 @@ from noisyknn.training.device import find_device, wants_bf16
 
 
 class HeldOut:
-    """Test images, decoded once for all cells; a file in `folder` holds them if memory cannot.
+    """Test images, decoded once for all cells: in memory or, if they do not fit, in a file in `folder`.
 
-    Raises InputError for files that do not exist.
+    Raises InputError for missing files.
     """
 
     def __init__(self, images: Path, table: LabelTable, folder: Path, observer: Observer) -> None:
@@ -30,7 +30,7 @@ class HeldOut:
         self._files = resolve_paths(images, table.paths, table.table.name, "`test_images`")
         if missing := [path for path, file in zip(table.paths, self._files, strict=True) if not file.is_file()]:
             told = counted(len(missing), "file does not exist", "files do not exist")
-            raise InputError(f"{table.table.name}: {told}: {first_ten(missing)}; is `test_images` right?")
+            raise InputError(f"{table.table.name}: {told}: {first_ten(missing)}; check `test_images`")
         self.store = functools.cache(self._decode)
 
     def _decode(self, size: int, fit: Fit) -> ImageStore:
@@ -47,10 +47,10 @@ class HeldOut:
 
 
 def accuracy(model_file: Path, tests: HeldOut, config: Config) -> float:
-    """Share of the test images that a saved network classifies right; raises MachineError for a full GPU."""
+    """Accuracy of a saved network on the test images; raises MachineError if the GPU is full."""
     model, about = load_model(model_file)
     place = {label_text(label): c for c, label in enumerate(about["classes"])}
-    # noise can leave a class without labels: its images count as wrong
+    # if noise leaves a class without labels, its images count as wrong
     labels = np.array([place.get(label_text(label), -1) for label in tests.table.classes])[tests.table.given_labels]
     device = find_device(config.device)
     try:
@@ -66,5 +66,7 @@ def accuracy(model_file: Path, tests: HeldOut, config: Config) -> float:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             told = [model(pixels.plain(batch)).argmax(1).cpu() for batch in torch.split(pixels.rows, config.batch_size)]
     except torch.OutOfMemoryError as error:
-        raise MachineError("the GPU has too little free memory to test; run the same command again") from error
+        raise MachineError(
+            "the GPU has too little free memory to test; free some and run the same command again"
+        ) from error
     return float((torch.cat(told).numpy() == labels).mean())

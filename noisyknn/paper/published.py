@@ -1,4 +1,4 @@
-"""Figures of Kong et al., per cent: mean and deviation over ten trials, and which cells its tables have."""
+"""The figures of Kong et al. by cell, in per cent: mean and deviation over ten trials."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 Metric = Literal["accuracy", "recovery"]
 
 AS_GIVEN = "as-given"
-"""The noise of labels that are noisy already."""
+"""The noise of labels that are already noisy."""
 SYMMETRIC = tuple(f"symmetric-{rate}" for rate in (20, 40, 60, 80))
 ASYMMETRIC = tuple(f"asymmetric-{rate}" for rate in (20, 30, 40))
 
 
 class Figure(NamedTuple):
-    """What the paper prints in a cell."""
+    """The content of a cell."""
 
     mean: float
     deviation: float | None
@@ -26,7 +26,7 @@ Figures = Mapping[tuple[str, str], Figure]
 
 
 def _rows(noises: tuple[str, ...], text: str) -> Figures:
-    """Figures from lines of a method and its cells."""
+    """Figures from lines, each with a method and its cells."""
     figures = {}
     for line in text.strip().splitlines():
         method, *cells = line.split()
@@ -92,10 +92,10 @@ CLOTHING1M: Figures = {
     ("pencil", AS_GIVEN): Figure(73.49, None),
     ("selknn", AS_GIVEN): Figure(76.78, None),
 }
-"""Table 3: accuracy on the verified test images of Clothing1M, of one trial."""
+"""Table 3: accuracy on the verified test images of Clothing1M, for one trial."""
 
 PRINTED: Mapping[Metric, Mapping[str, Figures]] = {
     "accuracy": {**TEST_ACCURACY, "clothing1m": CLOTHING1M},
     "recovery": LABEL_RECOVERY,
 }
-"""All of them, by data set."""
+"""All figures, by metric and data set."""

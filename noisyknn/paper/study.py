@@ -1,4 +1,4 @@
-"""What the paper's figures look at: images with given and true labels, and a trainer.
+"""The basis of the paper's figures: images with given and true labels, and a trainer.
 
 Symbols: N samples, D features.
 """
@@ -35,14 +35,14 @@ REFERENCES = 0.2
 
 
 class NoCheckpoints:
-    """Checkpoints of a trainer that keep nothing."""
+    """Checkpoints that save nothing."""
 
     def load(self, episode: int) -> None:  # noqa: ARG002
-        """Nothing was kept."""
+        """Return None: nothing was saved."""
         return None
 
     def save(self, episode: int, epochs_done: int, state: Mapping[str, Tensor]) -> None:
-        """Keep nothing."""
+        """Save nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Study:
     classes: Sequence[str]
     """Names of the classes."""
     every: int
-    """Epochs from one point to the next."""
+    """Epochs between two points."""
 
     @property
     def given(self) -> Tensor:
@@ -64,13 +64,13 @@ class Study:
         return self.trainer.given_labels
 
     def plan(self, labels: Tensor, gamma: float, episode: int) -> Plan:
-        """Training on Eq. 7 with current labels (N,)."""
+        """The plan to train on Eq. 7 with current labels (N,)."""
         return eq7_plan(self.trainer.config, self.given, labels, gamma, episode)
 
     def watch(self, look: Callable[[Backbone, Tensor], Mapping[str, Tensor | float]]) -> pd.DataFrame:
         """Train one episode on the given labels; returns epoch, curve and accuracy of each point.
 
-        `look` gets the network and the cumulative losses (N,), and gives labels (N,) or a share for each curve.
+        `look` takes the network and the cumulative losses (N,), and returns labels (N,) or a share for each curve.
         """
         epochs = self.trainer.config.epochs
         points: list[tuple[int, str, float]] = []
@@ -89,14 +89,14 @@ class Study:
         return float((labels == self.truth).double().mean())
 
     def vote(self, features: Tensor, references: Tensor, labels: Tensor, k: int, *, keep: bool) -> Tensor:
-        """Labels (N,) by the nearest references (R,); with `keep`, references keep theirs."""
+        """Labels (N,) by vote of the nearest references (R,); with `keep`, references keep their own."""
         voted = poll(features, references, labels, k, self.task.search, len(self.classes)).winner
         if keep:
             voted[references] = labels[references]
         return voted
 
     def chosen(self, losses: Tensor) -> Tensor:
-        """References (R,) of small loss (Eqs. 5 and 6)."""
+        """The references (R,): samples of small loss (Eqs. 5 and 6)."""
         return select_references(self.given, losses, REFERENCES, None)
 
 
@@ -111,7 +111,7 @@ def make_study(
     out: Path,
     observer: Observer,
 ) -> Study:
-    """Add noise to the true labels in `table` and decode the images; raises what `clean` raises for the same input."""
+    """Add noise to the true labels in `table` and decode the images; raises the errors of `clean` for that input."""
     frame, _ = with_noise(table, noise, preset, settings["seed"])
     job = prepare(read_labels(frame, label_column=NOISY), images, TRUE, preset, settings, Silent())
     config, classes, given, truth = job.config, job.table.classes, job.table.given_labels, job.truth

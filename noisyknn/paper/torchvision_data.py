@@ -1,4 +1,4 @@
-"""Data sets of torchvision as image folders and tables."""
+"""Torchvision data sets as image folders and tables."""
 
 import shutil
 from pathlib import Path
@@ -15,10 +15,10 @@ _CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def write_parts(name: str, root: Path, folder: Path, observer: Observer, *, download: bool) -> tuple[Path, Path]:
-    """Write torchvision's data set in `root` under `folder`; returns the folders of the training and the test part.
+    """Write the torchvision data set in `root` into `folder`; returns the folders of the training and test parts.
 
     Each part has ``images`` (PNG) and ``labels.csv`` (path, clean_label). A finished part is left alone. Raises
-    InputError for a data set that is missing, unless `download` allows torchvision to fetch it.
+    InputError for a missing data set, unless `download` lets torchvision fetch it.
     """
     make_folder("`out`", folder)
     train, test = (folder / f"{name}-{part}" for part in ("train", "test"))
@@ -33,15 +33,15 @@ def _read(name: str, root: Path, train: bool, download: bool) -> Any:
 
     try:
         return getattr(datasets, _CLASSES[name])(str(root), train=train, download=download)
-    except Exception as error:  # torchvision raises anything for files that are not this data set
-        cure = "" if download else "; `download` fetches it"
+    except Exception as error:  # for other files, torchvision may raise anything
+        cure = "" if download else "; add `download` to fetch it"
         raise InputError(f"`torchvision` {root}: cannot read {_CLASSES[name]}: {error}{cure}") from error
 
 
 def _write(data: Any, target: Path, observer: Observer) -> None:
-    """Write a part under another name, and rename it when it is whole."""
+    """Write a part under another name, and rename it when complete."""
     if target.exists():
-        raise UsageError(f"{target} holds something else; name another `out`")
+        raise UsageError(f"{target} contains something else; name another `out`")
     unfinished = target.with_name(f"{target.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "images").mkdir(parents=True)

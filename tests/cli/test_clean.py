@@ -275,7 +275,7 @@ def test_too_much_noise_ends_with_a_code_of_its_own(clean: Cli, fixed: Path, lim
     assert result.code == code
     assert len(pd.read_csv(fixed)) == 48  # written all the same
     rate = json.loads(file.read_text())["estimated_noise_rate"]
-    told = f"an estimated {rate:.2%} of the given labels are wrong, more than --max-noise 0\n"
+    told = f"the estimated noise rate is {rate:.2%}, above --max-noise 0; check the labels\n"
     assert result.stderr.endswith(told) == (code == 4)
 
 
@@ -286,18 +286,18 @@ def test_labels_that_images_tell_nothing_of_pass_no_limit_that_random_ones_would
     result = clean("--max-noise", 0.6)
     assert result.code == 4
     shares = table["label"].value_counts(normalize=True)
-    assert f"if these are at random, {1 - (shares**2).sum():.2%} of them are wrong, more than" in result.stderr
+    assert f"if they are random, {1 - (shares**2).sum():.2%} of them are wrong, above" in result.stderr
     assert clean("--max-noise", 0.7, "--overwrite").code == 0
 
 
 def test_what_is_estimated_is_qualified_where_networks_have_seen_the_labels(clean: Cli) -> None:
     doubt = (
-        "the networks of --method ce have seen the labels: noise may be under-estimated, "
-        "and confidence is not calibrated\n"
+        "--method ce judges labels that it trained on: the noise rate may be too low and confidence is miscalibrated; "
+        "for calibrated figures use --method crossfit\n"
     )
     told = clean("--method", "ce", "--max-noise", 1).stderr
     assert doubt in told
-    assert "episode 1 of 1: 48 labels learnt, " in told
+    assert "episode 1 of 1: 48 labels trained on, " in told
     assert doubt in clean("--method", "ce", "--overwrite").stderr
     assert clean("--method", "ce", "--max-noise", 1, "--overwrite", "--quiet").stderr == ""
     assert "under-estimated" not in clean("--overwrite").stderr
@@ -557,7 +557,7 @@ def test_a_finished_run_is_no_result_until_it_is_started_anew(clean: Cli, data: 
     before = contents(data)
     result = clean("--run-dir", run, "--out", out)
     assert result.code == 2
-    assert f"the run in {run} is finished; --overwrite starts anew, another --run-dir keeps it" in result.stderr
+    assert f"the run in {run} is finished; add --overwrite to start anew, or name another --run-dir" in result.stderr
     assert contents(data) == before
     result = clean("--run-dir", run, "--out", out, "--overwrite")
     assert result.code == 0
@@ -570,7 +570,7 @@ def test_a_run_of_other_settings_or_input_is_refused_naming_the_difference(clean
     assert clean("--run-dir", run).code == 0
     result = clean("--run-dir", run, "--out", out, "--seed", 7, "--k", 3)
     assert result.code == 2
-    assert f"the run in {run} belongs to another run (k was 4, is 3, seed was 0, is 7); --overwrite" in result.stderr
+    assert f"the run in {run} belongs to another run (k was 4, is 3, seed was 0, is 7); add --" in result.stderr
     (data / "images" / "00.png").write_bytes((data / "images" / "01.png").read_bytes())
     result = clean("--run-dir", run, "--out", out)
     assert result.code == 2
@@ -615,7 +615,7 @@ def test_an_unfinished_run_goes_on_even_with_overwrite(
         result = clean(*run_dir)
     assert result.code == 130
     folder = next((cache / "noisyknn" / "runs").iterdir()) if in_cache else data / "run"
-    assert f"noisyknn: interrupted; the same command goes on from what {folder} holds\n" in result.stderr
+    assert f"noisyknn: interrupted; run the same command again to resume from {folder}\n" in result.stderr
     assert contents(data / "out") == {}
     result = clean(*run_dir, *overwrite)
     assert result.code == 0
@@ -632,7 +632,8 @@ def test_a_gpu_that_is_too_small_is_told_with_its_cure(clean: Cli, monkeypatch: 
     monkeypatch.setattr("noisyknn.training.trainer.Trainer.train", fill)
     result = clean()
     assert result.code == 1
-    assert "noisyknn: the GPU has too little free memory; give a smaller --batch-size for a new run" in result.stderr
+    assert "noisyknn: the GPU has too little free memory; delete " in result.stderr
+    assert "and start again with a smaller --batch-size" in result.stderr
 
 
 def test_a_run_directory_in_use_is_refused(clean: Cli, data: Path) -> None:
@@ -641,7 +642,7 @@ def test_a_run_directory_in_use_is_refused(clean: Cli, data: Path) -> None:
     with filelock.FileLock(run / "run.lock"):
         result = clean("--run-dir", run)
     assert result.code == 1
-    assert f"another noisyknn is working in {run}; wait for it, or use another --run-dir" in result.stderr
+    assert f"another noisyknn is running in {run}; wait for it, or name another --run-dir" in result.stderr
     assert not (data / "out" / "fixed.csv").exists()
 
 
@@ -650,7 +651,7 @@ def test_a_folder_of_something_else_is_no_run_directory(clean: Cli, data: Path, 
     before = contents(data)
     result = clean("--run-dir", data / "images", *overwrite)
     assert result.code == 2
-    assert f"{data / 'images'} holds files of something else (00.png, 01.png" in result.stderr
+    assert f"{data / 'images'} contains files that are not of a run (00.png, 01.png" in result.stderr
     result = clean("--run-dir", data / "labels.csv", *overwrite)
     assert result.code == 2
     assert "is not a folder; name a new or empty one" in result.stderr

@@ -27,7 +27,7 @@ def refused(clean: Cli, data: Path, cache: Path) -> Refused:
         assert contents(data) == before
         assert contents(cache) == {}
         assert "Traceback" not in result.stderr
-        assert "fault of noisyknn" not in result.stderr
+        assert "bug in noisyknn" not in result.stderr
         return result.stderr
 
     return run
@@ -38,11 +38,11 @@ def refused(clean: Cli, data: Path, cache: Path) -> Refused:
     [
         (b"label", b"class", ["none of the columns noisy_label", "name the right one with --label-column"]),
         (b"path", b"name", ["none of the columns path", "name the right one with --path-column"]),
-        (b"clean_label", b"status", ["already the columns status, which clean writes; rename or remove"]),
+        (b"clean_label", b"status", ["already has the columns status, which clean writes; rename or remove"]),
         (b"clean_label", b"label", ["several columns have the same name: 'label'"]),
         (b"04.png,green", b"04.png,rde", ["column 'label'", "'rde' (row 5)", "correct a misspelt label"]),
         (b"04.png,green", b"04.png,3", ["'label' mixes types", "row 5 is a number ('3')", "correct the odd ones"]),
-        (b"04.png,green", b"04.png, green", ["' green' (row 5)", "one class spelled in two ways", "make them alike"]),
+        (b"04.png,green", b"04.png, green", ["' green' (row 5)", "one class with two spellings", "make them alike"]),
         (b"07.png", b"03.png", ["column 'path'", "'03.png' in rows 4 and 8", "keep one row per image"]),
         (b"07.png", b"./03.png", ["'./03.png' in rows 4 and 8"]),
         (
@@ -53,8 +53,8 @@ def refused(clean: Cli, data: Path, cache: Path) -> Refused:
         (b"07.png", b"/etc/passwd", ["row 8: '/etc/passwd'"]),
         (b"07.png", b" ", ["column 'path'", "1 row has no path (rows 8)"]),
         (b"red", "façade".encode("latin-1"), ["labels.csv is not UTF-8 (line 4, byte 0xe7)", "iconv -f LATIN1"]),
-        (b"04.png,", b'04.png,"', ["the row that begins in line 6 is not valid CSV", "is a quote left open?"]),
-        (b"04.png,", b"04.png,a,b,", ["row 5 has 5", "a cell with a comma in it needs quotes"]),
+        (b"04.png,", b'04.png,"', ["the row that starts in line 6 is not valid CSV", "close any open quote"]),
+        (b"04.png,", b"04.png,a,b,", ["row 5 has 5", "put quotes around cells that contain a comma"]),
         (b",", b";", ["semicolons between its cells"]),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_table_that_cannot_be_used(refused: Refused, data: Path, old: bytes, n
         (b"", "labels.csv is empty (zero bytes)"),
         (b"path,label\n", "labels.csv has no rows"),
         (b"path,label\n00.png,\n01.png,nan\n", "column 'label': no row has a label"),
-        (b"path,label\n00.png,x\n01.png,x\n", "all rows have the same label; correcting needs at least two classes"),
+        (b"path,label\n00.png,x\n01.png,x\n", "all rows have the same label; provide at least two classes"),
         (b"path,label\n00.png,x\n01.png,y\n02.png,x\n", "classes with fewer than two rows: 'y' (row 2)"),
         (b"PAR1 or not", "is a Parquet file; give it the ending .parquet"),
         (b"\xff\xfep\0a\0", "is UTF-16, not UTF-8; convert it"),
@@ -87,7 +87,7 @@ def test_tables_too_poor_to_learn_from(refused: Refused, data: Path, raw: bytes,
 
 
 def test_what_is_wrong_with_standard_input(refused: Refused) -> None:
-    assert "standard input is empty; did the command before the pipe fail?" in refused(3, "--labels", "-")
+    assert "standard input is empty; check the command before the pipe" in refused(3, "--labels", "-")
     assert "standard input, column 'label': no row has a label" in refused(
         3, "--labels", "-", stdin=b"path,label\n00.png,\n"
     )
@@ -101,7 +101,7 @@ def test_what_is_wrong_with_standard_input(refused: Refused) -> None:
         (["--labels", "/dev/null"], ["/dev/null"]),
         (["--images", "nowhere"], ["--images nowhere: no such folder"]),
         (["--images", "/dev/null"], ["--images /dev/null: not a folder"]),
-        (["--images", "/"], ["none of the 48 images could be read", "/00.png: no such file", "is --images right?"]),
+        (["--images", "/"], ["none of the 48 images could be read", "/00.png: no such file", "check --images"]),
         (["--label-column", "species"], ["no column 'species' (--label-column)", "path, label, clean_label"]),
         (["--path-column", "where"], ["no column 'where' (--path-column)"]),
         (["--truth-column", "truth"], ["no column 'truth' (--truth-column)"]),
@@ -150,12 +150,12 @@ def test_a_preset_of_the_paper_needs_more_rows(cli: Cli, data: Path, preset: str
         (["--preset", "cifar"], "'cifar' is not one of"),
         (["--config", "nowhere.toml"], "--config nowhere.toml cannot be read"),
         (["--truth-column", "label"], "--truth-column 'label' is the column of given labels"),
-        (["--summary", "-"], "--summary takes a file"),
-        (["--save-model", "-"], "--save-model takes a file"),
+        (["--summary", "-"], "--summary cannot be standard output; name a file"),
+        (["--save-model", "-"], "--save-model cannot be standard output"),
         (["--save-model", "model.pt"], "--save-model model.pt does not end in .safetensors"),
-        (["--out", "fixed.txt"], "--out fixed.txt: the ending does not tell the format; add --format"),
-        (["--save-probabilities", "p.txt"], "--save-probabilities p.txt: the ending does not tell the format"),
-        (["--labels", __file__], "test_clean_bad_input.py: the ending does not tell the format; add --format"),
+        (["--out", "fixed.txt"], "--out fixed.txt: the ending shows no known format; add --format"),
+        (["--save-probabilities", "p.txt"], "--save-probabilities p.txt: the ending shows no known format"),
+        (["--labels", __file__], "test_clean_bad_input.py: the ending shows no known format; add --format"),
     ],
 )
 def test_wrong_usage(refused: Refused, options: list[object], message: str) -> None:
@@ -256,7 +256,7 @@ def test_a_result_for_a_closed_standard_output_is_not_lost_in_silence(
     monkeypatch.setattr(sys, "stdout", None)
     told = refused(1, "--out", "-", "--labels", "nowhere.csv")
     sys.stdout.close()
-    assert told == "noisyknn: standard output is closed or cannot be written; give --out FILE\n"
+    assert told == "noisyknn: standard output is closed or not writable; name a file with --out\n"
 
 
 def test_a_standard_output_that_is_open_for_reading_only_is_told_before_any_work(
@@ -264,7 +264,7 @@ def test_a_standard_output_that_is_open_for_reading_only_is_told_before_any_work
 ) -> None:
     with os.fdopen(os.open(data / "labels.csv", os.O_RDONLY), "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        assert "standard output is closed or cannot be written" in refused(1, "--out", "-", "--labels", "nowhere.csv")
+        assert "standard output is closed or not writable" in refused(1, "--out", "-", "--labels", "nowhere.csv")
 
 
 def test_where_unreadable_images_leave_a_class_without_rows(refused: Refused, data: Path) -> None:
@@ -295,7 +295,7 @@ def test_an_input_is_never_written_to(refused: Refused, data: Path) -> None:
     inputs = [data / "labels.csv", data / "link.csv", data / "c.toml", data / "images" / "07.png"]
     for file in inputs:
         told = refused(2, "--overwrite", "--config", data / "c.toml", "--summary", file)
-        assert f"--summary {file} is also an input; inputs are never modified" in told
+        assert f"--summary {file} is also an input, which noisyknn never modifies" in told
     assert "is also an input" in refused(2, "--overwrite", "--out", data / "labels.csv")
 
 
@@ -328,13 +328,13 @@ def test_an_output_that_is_a_circle_of_links_is_refused_before_any_work(refused:
 @pytest.mark.parametrize("option", ["--images", "--labels", "--out", "--config", "--run-dir", "--summary"])
 def test_a_name_longer_than_any_file_has_is_refused(refused: Refused, data: Path, option: str) -> None:
     name = data / ("x" * 300)
-    assert f"{option} {name} is longer than the name of a file can be" in refused(2, option, name)
+    assert f"{option} {name} is too long for a file name; shorten it" in refused(2, option, name)
 
 
 @pytest.mark.parametrize("option", ["--out", "--summary", "--save-model"])
 def test_an_output_without_its_folder_is_refused_before_any_work(refused: Refused, data: Path, option: str) -> None:
     told = refused(2, option, data / "none" / "x.csv", "--labels", "nowhere.csv")
-    assert "x.csv cannot be written: its folder does not exist; make it first" in told
+    assert "x.csv cannot be written: its folder does not exist; create it first" in told
 
 
 def test_an_output_in_a_read_only_folder_is_refused_before_any_work(

@@ -72,11 +72,11 @@ def test_wrong_usage_exits_2(cli: Cli, arguments: list[str]) -> None:
     [
         (InputError("row 3 is odd"), 3, "noisyknn: row 3 is odd\n"),
         (KeyboardInterrupt(), 130, "noisyknn: interrupted\n"),
-        (OSError(28, "No space left"), 1, "noisyknn: the machine refused: [Errno 28] No space left\n"),
+        (OSError(28, "No space left"), 1, "noisyknn: the system reports an error: [Errno 28] No space left\n"),
         (
             KeyError("cat"),
             1,
-            "noisyknn: KeyError: 'cat'; this is a fault of noisyknn; run again with --debug for the traceback\n",
+            "noisyknn: KeyError: 'cat'; this is a bug in noisyknn; run again with --debug for the traceback\n",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_help_that_cannot_be_printed_is_one_message(arguments: list[str]) -> Non
         )
     if arguments:
         assert done.returncode == 1
-        assert done.stderr == "noisyknn: the machine refused: [Errno 28] No space left on device\n"
+        assert done.stderr == "noisyknn: the system reports an error: [Errno 28] No space left on device\n"
     else:  # a version of typer may print it on standard error
         assert "Traceback" not in done.stderr
 
@@ -174,4 +174,4 @@ def test_messages_that_cannot_be_printed_do_not_cost_the_result(tmp_path: Path) 
 def test_a_message_is_one_line_whatever_it_quotes(cli: Cli) -> None:
     result = cli("evaluate", "no\nnoisyknn: all is well.csv", "--truth-column", "label")
     assert result.code == 3
-    assert result.stderr == "noisyknn: no\\nnoisyknn: all is well.csv: no such file\n"
+    assert result.stderr == "noisyknn: no\\nnoisyknn: all is well.csv: no such file; name another\n"

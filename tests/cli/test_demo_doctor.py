@@ -18,7 +18,7 @@ from tests.cli.conftest import Cli
 
 def test_an_interrupted_demo_promises_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise InterruptedRunError("interrupted; the same command goes on from what /somewhere holds")
+        raise InterruptedRunError("interrupted; run the same command again to resume from /somewhere")
 
     monkeypatch.setattr(sys.modules["noisyknn.cli.demo"], "clean", interrupted)
     result = cli("demo")
@@ -75,7 +75,7 @@ def test_doctor_on_a_machine_without_gpu_bf16_and_faiss(cli: Cli, monkeypatch: p
     shown = cli("doctor").stdout.decode()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
     for row in (
-        ["bf16 instructions", "none: training takes fp32"],
+        ["bf16 instructions", "none: training uses fp32"],
         ["GPU", "none that torch can use"],
         ["no-such-package", "not installed"],
         ["device", "cpu"],
@@ -124,7 +124,7 @@ def test_demo_where_its_folder_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
     result = cli("demo", "--keep", tmp_path / "file" / "demo")
     assert (result.code, result.stdout) == (1, b"")
     assert "Not a directory" in result.stderr
-    assert "fault of noisyknn" not in result.stderr
+    assert "bug in noisyknn" not in result.stderr
 
 
 @pytest.mark.parametrize("option", [["--seed", "-1"], ["--seed", "x"], ["--sead", "1"]])

@@ -80,7 +80,8 @@ def fixed(tmp_path: Path) -> Path:
 
 def test_json_of_a_truth_in_the_table(cli: Cli, fixed: Path) -> None:
     result = cli("evaluate", fixed, "--truth-column", "truth", "--json")
-    assert (result.code, result.stderr) == (0, "noisyknn: 1 of 6 rows have no true label and are not evaluated\n")
+    told = "noisyknn: skipped 1 of 6 rows, which have no true label; add one to evaluate them\n"
+    assert (result.code, result.stderr) == (0, told)
     figures = json.loads(result.stdout)
     per_class, reliability = figures.pop("per_class"), figures.pop("reliability")
     assert figures == pytest.approx(FIGURES)
@@ -163,11 +164,11 @@ def test_simple_rules_are_compared_on_the_same_probabilities(cli: Cli, fixed: Pa
         (lambda frame: frame[["path", "vote"]], "is not a table of class probabilities from noisyknn clean"),
         (lambda frame: frame.drop(columns="path"), "is not a table of class probabilities from noisyknn clean"),
         (lambda frame: frame.iloc[:4], "has 4 rows, the corrected table 6"),
-        (lambda frame: frame.rename(columns={"p(cat)": "p(cow)"}), "about other labels than the corrected table: cow"),
-        (lambda frame: frame.assign(vote="cow"), "about other labels than the corrected table: cow"),
+        (lambda frame: frame.rename(columns={"p(cat)": "p(cow)"}), "has labels that the corrected table lacks: cow"),
+        (lambda frame: frame.assign(vote="cow"), "has labels that the corrected table lacks: cow"),
         (lambda frame: frame.iloc[::-1], "other paths than the corrected table in 6 rows (rows 1, 2, 3, 4, 5, 6)"),
-        (lambda frame: frame.rename(columns={"path": "name"}), "no column 'name' (the column of paths of "),
-        (lambda frame: frame.drop(columns="p(dog)"), "no column of probabilities for the given labels dog"),
+        (lambda frame: frame.rename(columns={"path": "name"}), "no column 'name' (the column of paths in "),
+        (lambda frame: frame.drop(columns="p(dog)"), "no column for the given labels dog"),
         (lambda frame: frame.assign(**{"p(dog)": 0.0}), "the probabilities of rows 1, 2, 3, 4, 5, 6 do not sum to 1"),
         (lambda frame: frame.assign(**{"p(dog)": None}), "the probabilities of rows 1, 2, 3, 4, 6 do not sum to 1"),
         (lambda frame: frame.assign(**{"p(dog)": "x"}), "column 'p(dog)': not a probability (0 to 1) in 6 rows"),
@@ -187,19 +188,19 @@ def test_truth_of_another_kind_is_refused_unless_all_of_one_class_may_be_wrong(c
     stdin = b"path,truth,label,corrected_label,label_score,is_label_issue\na,cat,0,0,0.5,False\n"
     result = cli("evaluate", "-", "--truth-column", "truth", "--json", stdin=stdin)
     assert result.code == 0
-    assert "no true label occurs among the others; is 'cat' the same kind of label as 0?" in result.stderr
+    assert "no true label ('cat', …) is among the others (0, …); check --truth-column" in result.stderr
     result = cli("evaluate", "-", "--truth-column", "truth", stdin=stdin + b"b,dog,1,0,0.5,True\n")
     assert (result.code, result.stdout) == (3, b"")
-    assert "is 'dog' the same kind of label as 0?" in result.stderr
+    assert "no true label ('dog', …) is among the others (0, …)" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
         ([], 3, "name the right one with --truth-column, or the table that has it with --truth"),
-        (["--truth-column", "truth", "--path-column", "path"], 2, "without --truth remove it"),
-        (["--truth", "-"], 2, "only one"),
-        (["--truth-column", "truth", "--probabilities", "-"], 2, "--probabilities takes a file"),
+        (["--truth-column", "truth", "--path-column", "path"], 2, "no effect without --truth; remove it"),
+        (["--truth", "-"], 2, "cannot both be standard input"),
+        (["--truth-column", "truth", "--probabilities", "-"], 2, "--probabilities cannot be standard input"),
         (["--truth-column", "truth", "--label-column", "truth"], 2, "both 'truth'"),
         (["--truth-column", "species"], 3, "no column 'species' (--truth-column)"),
         (["--truth-column", "truth", "--label-column", "given"], 3, "no column 'given' (--label-column)"),
@@ -215,7 +216,7 @@ def test_what_is_refused(cli: Cli, options: list[str], code: int, message: str) 
 def test_a_table_of_another_origin_is_refused(cli: Cli) -> None:
     result = cli("evaluate", "-", "--truth-column", "truth", stdin=b"path,truth,label\na,x,x\n")
     assert result.code == 3
-    assert "does not come from noisyknn clean" in result.stderr
+    assert "give a table from noisyknn clean" in result.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -257,7 +258,7 @@ def test_a_column_that_was_not_corrected_is_refused(cli: Cli) -> None:
     truth = ["--truth-column", "mine"]
     refused = cli("evaluate", "-", *truth, stdin=table)
     assert refused.code == 3
-    assert "column 'label': not the labels that were corrected: 1 row that was kept has" in refused.stderr
+    assert "column 'label' is not what clean read: 1 row that it kept has" in refused.stderr
     assert "(rows 1)" in refused.stderr
     right = table.replace(b"a,y,x", b"a,x,y")
     assert cli("evaluate", "-", *truth, stdin=right).code == 0

@@ -187,10 +187,10 @@ def test_the_input_is_never_written_to(cli: Cli, table: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("stdin", "options", "message"),
     [
-        (b"path,label,noisy_label\na,x,x\nb,y,y\n", [], "has a column 'noisy_label' already"),
+        (b"path,label,noisy_label\na,x,x\nb,y,y\n", [], "already has a column 'noisy_label'"),
         (b"path,class\na,x\nb,y\n", [], "none of the columns clean_label, label"),
         (TABLE, ["--label-column", "species"], "no column 'species'"),
-        (b"path,label\na,x\nb,x\n", [], "two classes"),
+        (b"path,label\na,x\nb,x\n", [], "needs at least two"),
         (b"", [], "standard input is empty"),
     ],
 )

@@ -146,15 +146,15 @@ def test_without_matplotlib_it_says_so_at_once(draw: Draw, monkeypatch: pytest.M
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     refused = draw("fig3")
     assert refused.code == 1
-    assert "drawing needs matplotlib: pip install 'noisyknn[bench]'" in refused.stderr
+    assert "figures need matplotlib: pip install 'noisyknn[bench]'" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "options", "code", "message"),
     [
-        ("fig5", ["--k", "5"], 2, "--k does nothing in fig5; remove it"),
-        ("fig2", ["--every", "2"], 2, "--every does nothing in fig2; remove it"),
-        ("fig3", ["--episodes", "2"], 2, "--episodes does nothing in fig3; remove it"),
+        ("fig5", ["--k", "5"], 2, "--k has no effect on fig5; remove it"),
+        ("fig2", ["--every", "2"], 2, "--every has no effect on fig2; remove it"),
+        ("fig3", ["--episodes", "2"], 2, "--episodes has no effect on fig3; remove it"),
         ("fig6", ["--noise", "uniform-10"], 2, "is not of the form symmetric-40"),
         ("fig2", ["--out", __file__], 2, "is not a folder"),
         ("fig3", ["--k", "80"], 3, "too few rows for 80 neighbours"),

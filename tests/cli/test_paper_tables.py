@@ -129,7 +129,7 @@ def test_a_stopped_table_resumes(table: Table, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(grid, "clean", stopped)
     assert table("table1", *few).code == 130
     refused = table("table1", *few, "--batch-size", "40", "--trials", "1")
-    assert f"{tmp_path / 'out' / CELL} was run with batch size 50, not 40" in refused.stderr
+    assert f"{tmp_path / 'out' / CELL} ran with batch size 50, not 40" in refused.stderr
     assert (tmp_path / "out" / CELL / "cell.json").exists()
     monkeypatch.setattr(grid, "clean", noisyknn.clean)
     monkeypatch.setattr(grid, "accuracy", interrupted)
@@ -152,13 +152,13 @@ def test_trials_of_other_settings_are_refused(table: Table, digits: Path, tmp_pa
     ):
         refused = table("table1", *ONE, *other)
         assert refused.code == 2
-        assert f"{folder} was run with {difference}; delete that folder or name another --out" in refused.stderr
+        assert f"{folder} ran with {difference}; delete that folder or name another --out" in refused.stderr
     moved = shutil.copytree(digits / "images", tmp_path / "moved")
     for same in (["--device", "cpu"], ["--k", "7", "--episodes", "9"], ["--images", moved, "--test-images", moved]):
         assert "1 of 1 cell taken from" in table("table1", *ONE, *same).stderr  # ce uses neither k nor episodes
     record = json.loads((folder / "settings.json").read_text())
     (folder / "settings.json").write_text(json.dumps(record | {"version": "0.0.1"}))
-    assert "was run with noisyknn 0.0.1, not " in table("table1", *ONE).stderr
+    assert "ran with noisyknn 0.0.1, not " in table("table1", *ONE).stderr
     (folder / "settings.json").write_text("{")
     damaged = table("table1", *ONE)
     assert (damaged.code, "settings.json is damaged" in damaged.stderr) == (3, True)
@@ -220,10 +220,10 @@ def test_asymmetric_noise_has_the_settings_of_the_sources(table: Table) -> None:
         (["--noise", "uniform-20"], 2, "--noise 'uniform-20' is not of the form symmetric-40"),
         (["--noise", "symmetric-200"], 2, "per cent .0 to 100"),
         (["--label-column", "truth"], 3, "has no column 'truth'"),
-        (["--rows", "5"], 3, "has classes that no row to train on has"),
+        (["--rows", "5"], 3, "has classes without training rows"),
         (["--rows", "20", "--noise", "symmetric-90"], 3, r"the noise leaves a single row of the classes \d"),
         (["--test-labels", "nowhere.csv"], 3, "nowhere.csv: no such file"),
-        (["--download"], 2, "give either --torchvision or|--download goes with --torchvision"),
+        (["--download"], 2, "give either --torchvision or|--download needs --torchvision"),
         (["--test-images", "."], 3, "100 files do not exist: 1697.png"),
         (["--methods", "selknn", "--k", "60"], 3, "selknn, symmetric-20: .*train.csv: too few rows for 60 neighbours"),
         (["--methods", "pencil", "--epochs", "2"], 2, "--epochs 2 is too few for pencil"),
@@ -284,8 +284,8 @@ def test_a_data_set_of_torchvision(cli: Cli, tmp_path: Path) -> None:
     assert len(list((out / "data" / "mnist-test" / "images").iterdir())) == 20
     missing = cli("paper", "table1", *few, "--torchvision", tmp_path, "--out", tmp_path / "other")
     assert missing.code == 3
-    assert "--download fetches it" in missing.stderr
-    with pytest.raises(UsageError, match="holds something else; name another `out`"):
+    assert "add --download to fetch it" in missing.stderr
+    with pytest.raises(UsageError, match="contains something else; name another `out`"):
         torchvision_data._write([], out / "data" / "mnist-test", Silent())
 
 

@@ -170,7 +170,7 @@ def test_interrupted_and_started_again(data: Path, start: Start, cache: Path, nu
         process.send_signal(number)
         _, told = process.communicate()
     assert process.returncode == 130
-    assert told.endswith(f"noisyknn: interrupted; the same command goes on from what {state} holds\n")
+    assert told.endswith(f"noisyknn: interrupted; run the same command again to resume from {state}\n")
     assert "Traceback" not in told
     assert contents(data / "out") == {}
     assert state.is_dir()

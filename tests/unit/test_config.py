@@ -54,7 +54,7 @@ def test_what_has_no_effect_beside_the_other_settings_is_known(settings: dict[st
 
 
 def test_a_loss_of_no_weight_is_refused() -> None:
-    with pytest.raises(UsageError, match="`alpha` 0 and `beta` 0 leave nothing to learn from"):
+    with pytest.raises(UsageError, match="`alpha` and `beta` are both 0, so the loss is 0"):
         make_config({"alpha": 0, "beta": 0})
     assert make_config({"alpha": 0, "beta": 0, "loss": "ce"}).alpha == 0
 
@@ -145,7 +145,7 @@ def test_limits_themselves_are_allowed() -> None:
 
 
 def test_unknown_settings_are_named_beside_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no setting epoch, momentum; settings are method, policy,") as caught:
+    with pytest.raises(UsageError, match="unknown setting epoch, momentum; choose from method, policy,") as caught:
         make_config({"epoch": 3, "k": 5, "momentum": 0.9})
     assert "references_per_class" in str(caught.value)
 
@@ -218,7 +218,7 @@ def test_values_that_toml_allows_and_settings_do_not(tmp_path: Path, line: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[clean]\nlr = 0.1\n", "settings stand without a section; remove [clean]"),
+        ("[clean]\nlr = 0.1\n", "settings have no sections; remove [clean]"),
         ('"batch-size" = 16\nbatch_size = 8\n', "sets batch_size twice, once with - and once with _"),
     ],
 )

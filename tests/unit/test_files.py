@@ -97,7 +97,7 @@ def test_a_disk_that_is_full_at_the_last_flush_leaves_nothing(tmp_path: Path) ->
 
 
 def test_a_missing_folder_is_told_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match="its folder does not exist; make it first"):
+    with pytest.raises(MachineError, match="its folder does not exist; create it first"):
         write(tmp_path / "none" / "out.csv", b"")
     assert names(tmp_path) == []
 
@@ -116,7 +116,7 @@ def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.EACCES, "no permission to write there"), (errno.EROFS, "that disk is read-only")]
+    ("number", "words"), [(errno.EACCES, "no permission to write there"), (errno.EROFS, "the disk is read-only")]
 )
 def test_what_the_system_refuses_is_told_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
@@ -132,7 +132,7 @@ def test_what_the_system_refuses_is_told_in_words(
 
 def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
-    with pytest.raises(MachineError, match=r"out\.csv is not an ordinary file"):
+    with pytest.raises(MachineError, match=r"out\.csv is not a regular file"):
         write(tmp_path / "out.csv", b"")
     assert (tmp_path / "out.csv").is_dir()
     assert names(tmp_path) == ["out.csv"]
@@ -142,7 +142,7 @@ def test_what_is_no_file_is_never_replaced_not_even_through_a_link(tmp_path: Pat
     os.mkfifo(tmp_path / "pipe")  # a device would do as well, but a test that fails must not cost the machine one
     (tmp_path / "link").symlink_to("pipe")
     for name in ("pipe", "link"):
-        with pytest.raises(MachineError, match=f"{name} is not an ordinary file"):
+        with pytest.raises(MachineError, match=f"{name} is not a regular file"):
             write(tmp_path / name, b"")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert names(tmp_path) == ["link", "pipe"]
@@ -211,7 +211,7 @@ def test_an_output_that_no_file_can_be_is_told_with_its_option(tmp_path: Path) -
         for overwrite in (False, True):
             with pytest.raises(MachineError, match=rf"^`out` {tmp_path / name} cannot be written: {reason}"):
                 check_outputs({"`out`": tmp_path / name}, [], overwrite=overwrite)
-    with pytest.raises(UsageError, match=r"none/x\.csv cannot be written: its folder does not exist; make it first"):
+    with pytest.raises(UsageError, match=r"none/x\.csv cannot be written: its folder does not exist; create it first"):
         check_outputs({"`out`": tmp_path / "none" / "x.csv"}, [], overwrite=False)
 
 
@@ -221,7 +221,7 @@ def test_a_path_is_what_a_file_can_be_called(tmp_path: Path) -> None:
     for name in ("", "loop", "loop/x", "none/x", os.fsdecode(b"\xff"), "x" * 255):
         assert as_path("`out`", str(tmp_path / name)) == tmp_path / name
     for name in ("a\0b", "\ud800", "x" * 256, "x/" * 4000):
-        with pytest.raises(UsageError, match=r"^`out` .*(is no name that a file can have|is longer than the name of)"):
+        with pytest.raises(UsageError, match=r"^`out` .*(is not a valid file name|is too long for a file name)"):
             as_path("`out`", tmp_path / name)
 
 

@@ -39,7 +39,7 @@ def test_a_class_that_may_be_misspelt_is_told_of(images: Path) -> None:
     labels = ["square"] * 45 + ["circle"] * 45 + ["sqaure"] * 2
     frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(92)], "label": labels})
     prepare(read_labels(frame), images, None, "auto", {}, listening)
-    assert listening.notes[-1] == "much rarer than the other classes, so perhaps misspelt: 'sqaure' (2 rows)"
+    assert listening.notes[-1] == "classes much rarer than the others: 'sqaure' (2 rows); correct any that are misspelt"
 
 
 def test_classes_that_differ_in_capitals_only_are_told_of(images: Path) -> None:
@@ -47,7 +47,7 @@ def test_classes_that_differ_in_capitals_only_are_told_of(images: Path) -> None:
     labels = ["square"] * 30 + ["Circle"] * 31 + ["circle"] * 31
     frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(92)], "label": labels})
     prepare(read_labels(frame), images, None, "auto", {}, listening)
-    told = "classes that differ in nothing but capital letters, which are taken for others: Circle, circle"
+    told = "classes that differ only in capital letters: Circle, circle; make those alike that are the same"
     assert listening.notes[-1] == told
 
 
@@ -64,13 +64,13 @@ def test_labels_that_read_like_missing_ones_are_told_of(images: Path) -> None:
     labels = ["a", "b", "NaN", None, "", "a", "b", "nan", "a", "b", "a", "b"]
     frame = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(12)], "label": labels})
     prepare(read_labels(frame), images, None, "auto", {"k": 3}, listening)
-    assert any("2 labels that read NaN, nan are taken for missing ones" in told for told in listening.notes)
+    assert any("2 labels that read NaN, nan are treated as missing" in told for told in listening.notes)
 
 
 @pytest.mark.parametrize("column", ["vote", "p(a)"])
 def test_a_column_of_paths_named_like_one_of_the_probabilities_is_refused(images: Path, column: str) -> None:
     frame = pd.DataFrame({column: [f"{row:02d}.png" for row in range(12)], "label": ["a", "b", "c"] * 4})
-    with pytest.raises(InputError, match=f"the column of paths is called '{re.escape(column)}'"):
+    with pytest.raises(InputError, match=f"the column of paths has the name '{re.escape(column)}'"):
         prepare(read_labels(frame, path_column=column), images, None, "auto", {}, Silent())
 
 
@@ -140,7 +140,7 @@ def test_rows_of_rare_classes_are_counted_in_the_whole_table() -> None:
         ({"layer": "stage9"}, UsageError, "`layer` stage9"),
         ({"weights": "none.safetensors"}, InputError, "none.safetensors: no such file"),
         ({"device": "cuda:99"}, MachineError, "`device` cuda:99"),
-        ({"colour": "red"}, UsageError, "there is no setting colour"),
+        ({"colour": "red"}, UsageError, "unknown setting colour"),
         ({"k": "many"}, UsageError, "`k` 'many' is not a whole number"),
         ({"k": 1000}, InputError, "too few rows for 1000 neighbours"),
     ],
@@ -236,7 +236,7 @@ def test_a_run_goes_on_on_another_device_of_the_same_kind(images: Path) -> None:
 def test_settings_without_effect_are_named(images: Path) -> None:
     table, listening = table_of(label=["a", "b", "c"] * 4), Listening()
     prepare(table, images, None, "auto", {"k": 2, "gamma": 0.5, "reference_step": 0.2}, listening)
-    assert "without effect beside the other settings: gamma, reference_step" in listening.notes
+    assert "settings without effect here: gamma, reference_step; remove them" in listening.notes
     listening.notes.clear()
     prepare(table, images, None, "auto", {"k": 2, "folds": 3}, listening)
     assert not any("without effect" in note for note in listening.notes)

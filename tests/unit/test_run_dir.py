@@ -109,7 +109,7 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
     with open_run(tmp_path, IDENTITY, overwrite=False) as run:
         run.finish({})
     before = names(tmp_path)
-    with pytest.raises(UsageError, match="is finished; `overwrite=True` starts anew"):
+    with pytest.raises(UsageError, match="is finished; add `overwrite=True` to start anew"):
         enter(tmp_path, overwrite=False)
     assert names(tmp_path) == before
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
@@ -119,7 +119,7 @@ def test_a_finished_run_is_refused_or_emptied(tmp_path: Path) -> None:
 
 def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -> None:
     begin(tmp_path, seed=1, lr=0.1)
-    with pytest.raises(UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); `overwrite=True`"):
+    with pytest.raises(UsageError, match=r"another run \(lr was 0\.1, is None, seed was 1, is 0\); add `overwrite"):
         enter(tmp_path, overwrite=False)
     with open_run(tmp_path, IDENTITY, overwrite=True) as run:
         assert not run.has_episodes()
@@ -129,7 +129,7 @@ def test_another_run_is_refused_naming_what_differs_or_emptied(tmp_path: Path) -
 def test_only_one_process_works_in_a_run(tmp_path: Path) -> None:
     with (
         open_run(tmp_path, IDENTITY, overwrite=False),
-        pytest.raises(MachineError, match=r"another noisyknn is working in .*; wait for it"),
+        pytest.raises(MachineError, match=r"another noisyknn is running in .*; wait for it"),
     ):
         enter(tmp_path, overwrite=True)
     with filelock.FileLock(tmp_path / "run.lock", timeout=0):  # is free again
@@ -154,7 +154,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(UsageError, match=rf"holds files of something else \({named}\); name a new `run_dir`"):
+    with pytest.raises(UsageError, match=rf"contains files that are not of a run \({named}\); name a new `run_dir`"):
         enter(tmp_path, overwrite=overwrite)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 

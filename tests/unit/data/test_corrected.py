@@ -85,7 +85,7 @@ def test_the_other_table_may_know_the_truth_of_some_rows_but_not_of_none() -> No
     other = pd.DataFrame({"path": ["a.png", "c.png"], "label": ["cat", "dog"]})
     found = read_corrected(frame(), truth_column="label", truth_source=other)
     assert names([*found.classes], found.truth) == ["cat", None, "dog", None]
-    with pytest.raises(InputError, match=r"none of the paths of the DataFrame, 'a.png' for one"):
+    with pytest.raises(InputError, match=r"has no path of the DataFrame, such as 'a.png'"):
         read_corrected(frame(), truth_column="label", truth_source=other.assign(path=["x", "y"]))
 
 
@@ -96,7 +96,7 @@ def test_no_row_may_have_several_truths_in_the_other_table() -> None:
 
 
 def test_a_table_without_corrected_labels_is_refused() -> None:
-    with pytest.raises(InputError, match="does not come from noisyknn clean"):
+    with pytest.raises(InputError, match="give a table from noisyknn clean"):
         read_corrected(frame().drop(columns="corrected_label"), truth_column="truth")
 
 

@@ -226,9 +226,9 @@ def test_a_long_cell_is_read_whole() -> None:
         ),
         (b"path,label\n" + b"x\n" * 12, "12 rows do not.*row 10 has 1 … and 2 more"),
         (b"path,label,label,path,x\na,b,c,d,e\n", "several columns have the same name: 'label', 'path';"),
-        (b'path,label\na.png,cat\n\n"b.png,dog\nc.png,cat\n', "the row that begins in line 4 .* a quote left open"),
-        (b'path,label\n"a.png,cat\n"b.png",dog\n', "the row that begins in line 2 .* a quote left open"),
-        (b'path,label\n"a.png"x,cat\n', "the row that begins in line 2"),
+        (b'path,label\na.png,cat\n\n"b.png,dog\nc.png,cat\n', "the row that starts in line 4 .* any open quote"),
+        (b'path,label\n"a.png,cat\n"b.png",dog\n', "the row that starts in line 2 .* any open quote"),
+        (b'path,label\n"a.png"x,cat\n', "the row that starts in line 2"),
         (b"path;label\na.png;cat\n", "has semicolons between its cells"),
         (b"path\tlabel\na.png\tcat\n", "has tabs between its cells"),
         (b"\x1f\x8b\x08\x00", "is compressed; unpack it: gzip -dc"),
@@ -339,7 +339,9 @@ def test_a_parquet_file_named_csv_is_refused(tmp_path: Path) -> None:
 
 def test_a_csv_named_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.parquet").write_bytes(b"path,label\na.png,cat\n")
-    with pytest.raises(InputError, match=r"labels\.parquet is not a Parquet file; a CSV needs the ending \.csv"):
+    with pytest.raises(
+        InputError, match=r"labels\.parquet is not a Parquet file; if it is a CSV, end its name in \.csv"
+    ):
         read_table(tmp_path / "labels.parquet")
 
 
@@ -381,7 +383,7 @@ def test_parquet_columns_of_the_same_name_are_refused() -> None:
 
 def test_a_column_that_parquet_cannot_hold_is_refused_and_csv_named_as_the_cure(tmp_path: Path) -> None:
     frame = pd.DataFrame({"path": ["a.png", "b.png"], "odd": pd.Series(["x", 1], dtype=object)})
-    with pytest.raises(InputError, match=r"cannot be stored as Parquet, write CSV instead: .*odd"):
+    with pytest.raises(InputError, match=r"cannot be stored as Parquet .*odd.*; write CSV instead"):
         write_table(frame, tmp_path / "out.parquet")
     assert list(tmp_path.iterdir()) == []
     write_table(frame, tmp_path / "out.csv")

@@ -452,7 +452,7 @@ class TestTypicalSize:
     def test_nothing_readable(self, tmp_path: Path) -> None:
         paths = [tmp_path / f"gone{i}.png" for i in range(3)]
         with pytest.raises(
-            InputError, match=r"none of the 3 images .*gone0\.png: no such file, .*gone1.*is `images` right"
+            InputError, match=r"none of the 3 images .*gone0\.png: no such file, .*gone1.*check `images`"
         ):
             typical_size(paths, sample=2)
 

@@ -61,7 +61,7 @@ def test_refuses_a_rate_that_is_no_probability(rate: float) -> None:
 
 
 def test_refuses_symmetric_noise_of_one_class() -> None:
-    with pytest.raises(InputError, match="two classes"):
+    with pytest.raises(InputError, match="at least two"):
         matrix_of("symmetric", ["cat"], 0.5)
 
 

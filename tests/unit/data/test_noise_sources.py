@@ -47,7 +47,7 @@ def test_cifar100_superclass_goes_round_in_the_true_superclasses() -> None:
 
 
 def test_a_named_map_needs_its_classes() -> None:
-    with pytest.raises(InputError, match="does not have: 7, 8"):
+    with pytest.raises(InputError, match="the table lacks: 7, 8"):
         read_map("mnist", list(range(7)))
 
 
@@ -73,7 +73,7 @@ def test_a_map_from_a_file(tmp_path: Path, name: str, text: str) -> None:
         ("map.json", '{"cat": ["dog"]}', "one JSON object"),
         ("map.json", "{}", "one JSON object"),
         ("map.json", '{"cat": ', "one JSON object"),
-        ("map.json", '{"cat": "cow"}', "does not have: cow"),
+        ("map.json", '{"cat": "cow"}', "the table lacks: cow"),
         ("map.csv", "from,to\ncat,dog\ncat,fox\n", "twice: cat"),
         ("map.csv", "from,to\ncat,dog\nfox,\n", "rows without a class on one side: 2"),
         ("map.csv", "a,b\ncat,dog\n", "from,to"),
@@ -107,15 +107,15 @@ def test_a_matrix_of_numbered_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (",cat,dog\ncat,0.9,0.1\ndog,0.5,0.4\n", r"row 'dog' sums to 0\.9,"),
-        (",cat,dog\ncat,0.9,0.100002\ndog,0.5,0.5\n", r"row 'cat' sums to 1\.000002,"),
+        (",cat,dog\ncat,0.9,0.1\ndog,0.5,0.4\n", r"row 'dog' sums to 0\.9;"),
+        (",cat,dog\ncat,0.9,0.100002\ndog,0.5,0.5\n", r"row 'cat' sums to 1\.000002;"),
         (",cat,dog\ncat,0.9,0.1\ndog,1.5,-0.5\n", r"row 'dog': 1\.5, -0\.5 is not a probability"),
         (",cat,dog\ncat,0.9,0.1\ndog,0.5,\n", "row 'dog'"),
         (",cat,dog\ncat,0.9,0.1\ndog,0.5,half\n", "row 'dog': could not convert string to float: 'half'"),
-        (",cat\ncat,1\n", "header: classes of the table are missing: dog"),
-        (",cat,dog\ncat,0.5,0.5\n", "first column: classes of the table are missing: dog"),
+        (",cat\ncat,1\n", "header lacks classes of the table: dog"),
+        (",cat,dog\ncat,0.5,0.5\n", "first column lacks classes of the table: dog"),
         (",cat,dog\ncat,0.5,0.5\ndog,1,0\ndog,0,1\n", "first column names classes twice: dog"),
-        (",cat,dog,cow\ncat,1,0,0\ndog,0,1,0\ncow,0,0,1\n", "header names classes that the table does not have: cow"),
+        (",cat,dog,cow\ncat,1,0,0\ndog,0,1,0\ncow,0,0,1\n", "header names classes that the table lacks: cow"),
     ],
 )
 def test_refuses_a_bad_matrix(tmp_path: Path, text: str, message: str) -> None:

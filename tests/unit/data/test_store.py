@@ -147,7 +147,7 @@ class TestDecodeAll:
         message = str(caught.value)
         assert message.startswith(f"none of the 30 images could be read ({tmp_path}/0.png: no such file, ")
         assert f"{tmp_path}/9.png: no such file … and 20 more" in message
-        assert message.endswith("is `images` right?")
+        assert message.endswith("check `images`")
 
     def test_other_errors_are_not_swallowed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object) -> npt.NDArray[np.uint8]:

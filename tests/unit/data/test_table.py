@@ -63,7 +63,7 @@ def test_the_ending_tells_the_format_and_else_the_option(name: str, chosen: Form
 @pytest.mark.parametrize("name", ["labels.txt", "labels", "labels.csv.bak", ".csv"])
 def test_an_unknown_ending_names_the_option_format(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"path,label\na.png,cat\n")
-    with pytest.raises(UsageError, match=f"{name}: the ending does not tell .* `table_format` csv or parquet"):
+    with pytest.raises(UsageError, match=f"{name}: the ending shows no known format; .* `table_format` csv or parquet"):
         read_table(tmp_path / name)
     assert read_table(tmp_path / name, chosen_format="csv").frame["label"].tolist() == ["cat"]
 
@@ -83,7 +83,7 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_told_apart(tmp_path: Path
 
 
 def test_empty_standard_input_points_at_the_command_before() -> None:
-    with pytest.raises(InputError, match="standard input is empty; did the command before the pipe fail"):
+    with pytest.raises(InputError, match="standard input is empty; check the command before the pipe"):
         read_table(io.BytesIO())
 
 
@@ -204,7 +204,7 @@ def test_an_existing_file_is_replaced_whole(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unknown_ending_of_the_output_names_the_options(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"`out` .*out\.txt: the ending does not tell .* `table_format` csv"):
+    with pytest.raises(UsageError, match=r"`out` .*out\.txt: the ending shows no known format; .* `table_format` csv"):
         write_table(frame_of(["cat"]), tmp_path / "out.txt")
     write_table(frame_of(["cat"]), tmp_path / "out.txt", chosen_format="csv")
     assert (tmp_path / "out.txt").read_bytes() == b"path,label\n0.png,cat\n"
