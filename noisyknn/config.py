@@ -4,6 +4,7 @@ Symbols as in the paper: M reference fraction, k neighbours, gamma weight of the
 """
 
 import dataclasses
+import difflib
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -182,7 +183,9 @@ def make_config(settings: Mapping[str, object]) -> Config:
     """A Config from names and values; raises UsageError for unknown names, wrong types and values out of range."""
     known = [field.name for field in dataclasses.fields(Config)]
     if unknown := [name for name in settings if name not in known]:
-        raise UsageError(f"unknown setting {first_ten(unknown)}; choose from {', '.join(known)}")
+        near = [close for name in unknown for close in difflib.get_close_matches(name.lower(), known, n=1)]
+        hint = f"did you mean {first_ten(near)}?" if near else f"choose from {', '.join(known)}"
+        raise UsageError(f"unknown setting {first_ten(unknown)}; {hint}")
     return Config(**settings)  # type: ignore[arg-type]  # Config checks each value against its field
 
 

@@ -145,7 +145,7 @@ def configure(
     find_search(config.search, device)  # fails now if it is not installed
     observer.note(reason)
     if unused := sorted(unused_settings(config) & overrides.keys()):
-        observer.note(f"settings without effect here: {first_ten(unused)}; remove them")
+        observer.note(f"settings without effect here: {first_ten([f'`{name}`' for name in unused])}; remove them")
     observer.note(f"{describe(config)}; {'bf16' if wants_bf16(config.precision, device) else 'fp32'} on {device}")
     return config
 

@@ -1,6 +1,7 @@
 """Shared by all commands: standard streams, checks of outputs, and messages."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, ParamSpec, TextIO
 from typer.models import OptionInfo
 
 from noisyknn import files
+from noisyknn.config import Config
 from noisyknn.errors import NoisyKnnError, one_line
 
 if TYPE_CHECKING:
@@ -132,9 +134,14 @@ def _options_of(command: Callable[..., None]) -> dict[str, str]:
 
 
 def spoken(message: str) -> str:
-    """A message of the library, with settings (`k`, `overwrite=True`) replaced by options of the running command."""
+    """A message of the library, with settings (`k`, `overwrite=True`) replaced by options of the running command.
+
+    Names that the user gave stand in quotes, and stay as they are.
+    """
     elsewhere = "the setting {} (--config)" if "config" in _OPTIONS else "the setting {}"
-    return re.sub(r"`(\w+(?:=\w+)?)`", lambda name: _OPTIONS.get(name[1]) or elsewhere.format(name[1]), message)
+    settings = {field.name: elsewhere.format(field.name) for field in dataclasses.fields(Config)}
+    called = {**settings, **_OPTIONS}
+    return re.sub(r"(?<![\w'\"/])`(\w+(?:=\w+)?)`(?![\w'\"/])", lambda name: called.get(name[1]) or name[0], message)
 
 
 def note(message: str) -> None:

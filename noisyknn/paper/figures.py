@@ -197,8 +197,8 @@ def make_figure(
     fixed = {**settings, **unused, "method": "selknn", "loss": kind.loss}
     study = make_study(table, images, noise, preset, fixed, every=every or 1, out=out, observer=observer)
     points = kind.points(study)
-    write_table(points, csv)
     draw(points, f"{kind.subject}\n{_caption(study, noise, kind)}", [png, svg])
+    write_table(points, csv)
     for file in files:
         observer.note(f"wrote {file}")
 

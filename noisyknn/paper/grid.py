@@ -169,7 +169,7 @@ def _check_settings(
             raise type(error)(f"{cell.method}, {cell.noise}: {error}") from error
         tests.store(config.store_size or config.image_size, config.fit)
         if cell.method not in noted and (unused := sorted(unused_settings(config) & settings.keys())):
-            observer.note(f"settings without effect on {cell.method}: {first_ten(unused)}")
+            observer.note(f"settings without effect on {cell.method}: {first_ten([f'`{name}`' for name in unused])}")
         noted.add(cell.method)
 
 

@@ -175,3 +175,16 @@ def test_a_message_is_one_line_whatever_it_quotes(cli: Cli) -> None:
     result = cli("evaluate", "no\nnoisyknn: all is well.csv", "--truth-column", "label")
     assert result.code == 3
     assert result.stderr == "noisyknn: no\\nnoisyknn: all is well.csv: no such file; name another\n"
+
+
+def test_settings_in_messages_become_options_and_names_of_the_user_stay(clean: Cli, data: Path) -> None:
+    table = data / "labels.csv"
+    table.write_text(table.read_text().replace("00.png", "`overwrite`.png"))
+    told = clean("--truth-column", "`k`").stderr
+    assert "has no column '`k`' (--truth-column)" in told
+    told = clean("--store-size", 8).stderr
+    assert "No such option" in told
+    (data / "settings.toml").write_text("store_size = 8\n")
+    told = clean("--config", data / "settings.toml", "--image-size", 16).stderr
+    assert "--image-size 16 is larger than the setting store_size (--config) 8" in told
+    assert "row 1 '`overwrite`.png'" in clean().stderr

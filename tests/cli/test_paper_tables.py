@@ -79,7 +79,7 @@ def test_cells_run_once_and_stand_beside_the_papers(
     first = table("table1", *FEW)
     assert first.code == 0
     assert "cell 4 of 4: mnist-symmetric-40-selknn-1" in first.stderr
-    assert "without effect on ce: episodes, k" in first.stderr
+    assert "without effect on ce: --episodes, --k" in first.stderr
     assert re.search(r"40-selknn-1: accuracy \d+\.\d\d%, recovery \d+\.\d\d%, \d+ s", first.stderr)
     printed = first.stdout.decode()
     assert "68.75 ± 0.04" in printed

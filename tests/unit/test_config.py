@@ -145,9 +145,14 @@ def test_limits_themselves_are_allowed() -> None:
 
 
 def test_unknown_settings_are_named_beside_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown setting epoch, momentum; choose from method, policy,") as caught:
-        make_config({"epoch": 3, "k": 5, "momentum": 0.9})
+    with pytest.raises(UsageError, match="unknown setting colour, momentum; choose from method, policy,") as caught:
+        make_config({"colour": 3, "k": 5, "momentum": 0.9})
     assert "references_per_class" in str(caught.value)
+
+
+def test_a_misspelt_setting_is_told_its_neighbour() -> None:
+    with pytest.raises(UsageError, match=r"unknown setting Epochs; did you mean epochs\?"):
+        make_config({"Epochs": 3})
 
 
 def test_defaults_are_the_cifar10_settings_of_the_paper() -> None:

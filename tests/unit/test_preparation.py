@@ -236,7 +236,7 @@ def test_a_run_goes_on_on_another_device_of_the_same_kind(images: Path) -> None:
 def test_settings_without_effect_are_named(images: Path) -> None:
     table, listening = table_of(label=["a", "b", "c"] * 4), Listening()
     prepare(table, images, None, "auto", {"k": 2, "gamma": 0.5, "reference_step": 0.2}, listening)
-    assert "settings without effect here: gamma, reference_step; remove them" in listening.notes
+    assert "settings without effect here: `gamma`, `reference_step`; remove them" in listening.notes
     listening.notes.clear()
     prepare(table, images, None, "auto", {"k": 2, "folds": 3}, listening)
     assert not any("without effect" in note for note in listening.notes)

@@ -71,7 +71,7 @@ def test_a_new_method_is_one_file_and_one_line(tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "toy, the first class wins; cnn5 of width 0.25" in ran.stderr
-    assert "settings without effect here: episodes, k, loss, reference_start" in ran.stderr
+    assert "settings without effect here: --episodes, --k, --loss, --reference-start" in ran.stderr
     lines = (tmp_path / "fixed.csv").read_text().splitlines()
     place = lines[0].split(",").index("corrected_label")
     assert {line.split(",")[place] for line in lines[1:]} == {"blue"}
