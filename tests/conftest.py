@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: tiny tensors gain nothing from more threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: pytest-xdist has a process for each core
 
 
 @pytest.fixture(autouse=True)
