@@ -214,21 +214,6 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def is_run(path: Path) -> bool:
-    """Whether `path` is the folder of a run and contains nothing else."""
-    try:
-        _check_own(path)
-    except UsageError:
-        return False
-    return not path.is_symlink()
-
-
-def results(path: Path) -> dict[str, Any] | None:
-    """The results of the finished run in a folder; None without one."""
-    found = _read_manifest(path)
-    return found.get("results") if found and found["status"] == "finished" else None
-
-
 def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
     """Differences between the run in a folder and `identity`; empty without a run."""
     found = _read_manifest(path)

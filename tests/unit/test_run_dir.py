@@ -302,24 +302,6 @@ def test_a_named_run_is_never_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["manifest.json"]
 
 
-def test_a_folder_is_looked_into(tmp_path: Path) -> None:
-    """What a finished run came to, and in what it is another one."""
-    assert run_dir.results(tmp_path / "none") is None
-    assert run_dir.differences(tmp_path / "none", IDENTITY) == []
-    with open_run(tmp_path / "run", IDENTITY, overwrite=False) as run:
-        assert run_dir.results(tmp_path / "run") is None
-        run.finish({"rows": 3})
-    assert run_dir.results(tmp_path / "run") == {"rows": 3}
-    assert run_dir.differences(tmp_path / "run", IDENTITY) == []
-    assert run_dir.differences(tmp_path / "run", IDENTITY | {"key": "another", "input": {"rows": 4}}) == [
-        "rows was 3, is 4"
-    ]
-    (tmp_path / "run" / "manifest.json").write_text("[]")
-    assert run_dir.results(tmp_path / "run") is None
-    run_dir.remove(tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_removal_that_is_cut_short_leaves_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(tmp_path)
     unlink, gone = Path.unlink, list[str]()
